@@ -1,0 +1,1 @@
+"""From files to typed specs: the only reader of project files."""

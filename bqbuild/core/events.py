@@ -1,0 +1,94 @@
+"""What a run says of itself while it runs. The progress display, the log and the tests are listeners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from bqbuild.core.hashing import Digest
+from bqbuild.core.records import NodeName
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a node has done so far: rows made, calls, tokens and dollars spent in this run."""
+
+    rows: int = 0
+    new_calls: int = 0
+    cached_calls: int = 0
+    failed_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResult:
+    """How a node ended: `status` is `success`, `cached`, `partial`, `error` or `skipped`; `seconds` is wall time.
+
+    `sides` maps the names of side tables (`errors`, `rejects`, `summary`) to their numbers of rows.
+    """
+
+    name: NodeName
+    kind: str
+    status: str
+    reason: str
+    counts: Counts = field(default_factory=Counts)
+    seconds: float = 0.0
+    table: Digest | None = None
+    sides: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The nodes that this run looks at, in order."""
+
+    nodes: tuple[tuple[NodeName, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStarted:
+    """A node is being built, and why. `expected_rows` is the number of input rows where it is known."""
+
+    name: NodeName
+    reason: str
+    expected_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeProgress:
+    """A node got further. `done` of `total` is in `unit` (`rows`, `steps`, `questions`); `note` is free text."""
+
+    name: NodeName
+    counts: Counts
+    done: int = 0
+    total: int | None = None
+    unit: str = "rows"
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFinished:
+    """A node ended."""
+
+    result: NodeResult
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something the user should know that stops nothing. `name` is None where it concerns the whole run."""
+
+    message: str
+    name: NodeName | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """The run ended."""
+
+    results: tuple[NodeResult, ...]
+    seconds: float
+
+
+Event = RunStarted | NodeStarted | NodeProgress | NodeFinished | Warned | RunFinished
+Listener = Callable[[Event], None]

@@ -1,0 +1,1 @@
+"""Providers of LLM calls, and the client that keeps within their limits."""

@@ -1,0 +1,1 @@
+"""Pure: which nodes must be built, and why."""

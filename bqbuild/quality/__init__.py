@@ -1,0 +1,1 @@
+"""Deduplication, decontamination, language, quality signals and data tests."""

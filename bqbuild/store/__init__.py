@@ -1,0 +1,1 @@
+"""Where tables, traces, calls and environments live."""

@@ -1,0 +1,125 @@
+"""The protocols of a store. `store.local` implements them in a folder; an object store comes beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from bqbuild.core.hashing import Digest
+from bqbuild.core.records import CallKey, CallRecord, NodeName, Table, Trace
+
+ORDER = "_bq_order"
+"""A binary column that a writer sorts by and drops; for rows that finish out of order."""
+
+
+class TableWriter(Protocol):
+    """Receives the rows of one table. Nothing is visible before `commit`."""
+
+    def write(self, data: pa.RecordBatch | pa.Table) -> None:
+        """Add rows. The schema is the writer's, with an `ORDER` column in front where the writer was made so."""
+
+    def commit(self) -> Table:
+        """Make the table appear, whole, under the digest of its content; an equal table is reused."""
+
+    def abort(self) -> None:
+        """Forget what was written."""
+
+
+class Tables(Protocol):
+    """Immutable, content-addressed tables."""
+
+    def writer(self, schema: pa.Schema, *, ordered: bool = False) -> TableWriter:
+        """A writer for rows of `schema`; with `ordered` each batch also has the `ORDER` column."""
+
+    def find(self, digest: Digest) -> Table | None:
+        """The table, or None where it, or one of its files (name and size are looked at), is not there."""
+
+    def files(self, table: Table) -> list[Path]:
+        """The table's Parquet files as local paths, in order."""
+
+    def batches(self, table: Table, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows in order, in batches of bounded size. Raises StoreError for a damaged file."""
+
+    def content_digest(self, table: Table, columns: Sequence[str]) -> Digest:
+        """Digest of the multiset of the tuples of `columns`: independent of row order; remembered."""
+
+
+class Traces(Protocol):
+    """What was built from what."""
+
+    def find(self, keys: Sequence[Digest]) -> dict[Digest, Trace]:
+        """The traces recorded under these build keys."""
+
+    def put(self, trace: Trace) -> None:
+        """Record a trace; the last one for a key wins, but a partial one never replaces a complete one."""
+
+
+class CallLog(Protocol):
+    """The durable record of every answered call."""
+
+    def find(self, keys: Sequence[CallKey]) -> dict[CallKey, CallRecord]:
+        """The recorded calls among `keys`, looked up in bulk."""
+
+    async def append(self, record: CallRecord) -> None:
+        """Record a call; returns when it is durable. Raises StoreError (a full disk …)."""
+
+    def close(self) -> None:
+        """Flush, and compact the journal into a segment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """Where an environment's name points: the trace that made the tables, and the tables by side ("" is the main)."""
+
+    trace: Digest
+    tables: Mapping[str, Digest]
+
+
+class Environments(Protocol):
+    """Named sets of pointers."""
+
+    def read(self, environment: str) -> dict[NodeName, Pointer]:
+        """The pointers of `<project>/<environment>`; empty where there is none yet."""
+
+    def move(self, environment: str, pointers: Mapping[NodeName, Pointer | None]) -> None:
+        """Set (or with None remove) pointers, atomically, keeping those that others moved meanwhile."""
+
+    def names(self) -> list[str]:
+        """All environments of the store."""
+
+
+class Leases(Protocol):
+    """Mutual exclusion between runs; a lease dies with its process."""
+
+    def hold(self, name: str) -> AbstractContextManager[bool]:
+        """Wait for the lease and hold it. The value is True where another run had to be waited for."""
+
+
+class Folders(Protocol):
+    """Content-addressed folders of files: checkpoints, reports."""
+
+    def put(self, path: Path) -> Digest:
+        """Adopt the folder at `path` (it is moved or copied); atomic."""
+
+    def find(self, digest: Digest) -> Path | None:
+        """The local folder, or None."""
+
+
+class Store(Protocol):
+    """All of the above for one root. `scratch` is a folder on the same disk for unfinished work."""
+
+    tables: Tables
+    traces: Traces
+    calls: CallLog
+    environments: Environments
+    leases: Leases
+    folders: Folders
+    scratch: Path
+
+    def close(self) -> None:
+        """Release what is held and make everything durable."""
