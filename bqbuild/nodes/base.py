@@ -64,6 +64,9 @@ class RowProgram(Protocol):
     def tasks(self, rows: Sequence[Mapping[str, Any]]) -> list[list[Task]]:
         """The tasks of each row, a list a row; rows hold the input's columns, lineage columns included."""
 
+    def settle(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """A last, pure look at rows that were made, many at a time, before they leave (refine's `accept`)."""
+
 
 @dataclass(slots=True)
 class RowsDone:

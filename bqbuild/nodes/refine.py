@@ -1,0 +1,114 @@
+"""`refine`: rewrites named columns of a row and keeps what they were in `<column>_before`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from bqbuild.config.prompts import RenderError
+from bqbuild.core.errors import BuildError, did_you_mean
+from bqbuild.core.records import CALLS, ID, Node
+from bqbuild.nodes.base import BuildContext, Made, RowSteps, Task
+from bqbuild.nodes.conversation import Conversation, open_conversation
+from bqbuild.nodes.llm_rows import (
+    carried_fields,
+    lineage,
+    output_fields,
+    output_type,
+    prompt_row,
+    render_failure,
+    reply_failure,
+    with_lineage,
+)
+from bqbuild.nodes.predicates import RowPredicate
+
+
+class RefineKind:
+    """The kind as the registry knows it."""
+
+    semantics = 1
+
+    def program(self, node: Node, input_schema: pa.Schema, ctx: BuildContext) -> RefineProgram:
+        """Prepare `node` for rows of `input_schema`."""
+        spec = node.spec
+        conversation = open_conversation(
+            ctx.project, prompt=spec.prompt, llm=spec.llm, output=spec.output, params=spec.params
+        )
+        return RefineProgram(node, input_schema, conversation)
+
+
+class RefineProgram:
+    """Refinement for the rows of one input schema."""
+
+    def __init__(self, node: Node, input_schema: pa.Schema, conversation: Conversation) -> None:
+        self._spec = node.spec
+        self._conversation = conversation
+        self._refined = list(node.spec.output.columns)
+        for name in self._refined:
+            if name not in input_schema.names:
+                raise BuildError(
+                    f"`{node.name}` refines `{name}`, which its input does not have",
+                    where=node.places.get(f"output.columns.{name}", node.where),
+                    hint=did_you_mean(name, input_schema.names),
+                )
+        carried = [field for field in carried_fields(node, input_schema) if field.name not in self._refined]
+        self._carried = [field.name for field in carried]
+        kept = carried_fields(node, input_schema)
+        fields = [
+            pa.field(field.name, output_type(node.spec.output, field.name)) if field.name in self._refined else field
+            for field in kept
+        ]
+        fields += [field for field in output_fields(node.spec.output) if field.name not in {kept.name for kept in fields}]
+        fields += [pa.field(f"{name}_before", input_schema.field(name).type) for name in self._refined]
+        self.schema = with_lineage(fields, node.where)
+        place = node.places.get("accept", node.where)
+        self._accept = RowPredicate(node.spec.accept, place) if node.spec.accept else None
+
+    def tasks(self, rows: Sequence[Mapping[str, Any]]) -> list[list[Task]]:
+        """One task a row."""
+        return [[Task(row[ID], "", self._steps(row))] for row in rows]
+
+    def settle(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Give rows that `accept` turns down their old values back."""
+        if self._accept is None or not rows:
+            return rows
+        accepted = self._accept.mask(pa.Table.from_pylist(rows, schema=self.schema))
+        for row, is_accepted in zip(rows, accepted, strict=True):
+            if not is_accepted:
+                row.update({name: row[f"{name}_before"] for name in self._refined})
+        return rows
+
+    def _steps(self, row: Mapping[str, Any]) -> RowSteps:
+        values = {name: row[name] for name in self._refined}
+        reasoning: str | None = None
+        calls: list[str] = []
+        made = Made()
+        for _ in range(self._spec.rounds):
+            try:
+                messages = self._conversation.messages(prompt_row(row, values))
+            except RenderError as error:
+                made.errors.append(render_failure(row, "", error))
+                break
+            outcome = yield from self._conversation.hold(messages)
+            calls += outcome.calls
+            if outcome.parsed is None or not outcome.parsed.items:
+                made.errors.append(reply_failure(row, "", outcome))
+                break
+            values, reasoning = dict(outcome.parsed.items[0]), outcome.parsed.reasoning
+        if made.errors and self._spec.on_error in ("drop", "fail"):
+            return made
+        if made.errors and self._spec.on_error == "null":
+            values = dict.fromkeys(self._refined)
+        made.rows.append(self._row(row, values, reasoning, calls))
+        return made
+
+    def _row(
+        self, row: Mapping[str, Any], values: Mapping[str, Any], reasoning: str | None, calls: list[str]
+    ) -> dict[str, Any]:
+        made = {name: row[name] for name in self._carried} | dict(values)
+        made |= {f"{name}_before": row[name] for name in self._refined}
+        if self._spec.output.reasoning:
+            made[self._spec.output.reasoning] = reasoning
+        return made | lineage(row, row[ID], ()) | {CALLS: calls}
