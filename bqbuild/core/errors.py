@@ -85,8 +85,8 @@ class StoreError(BqError):
 class ProviderError(BqError):
     """An LLM gave no answer.
 
-    `kind` is one of `transport`, `timeout`, `rate_limit`, `server`, `auth`, `request`, `reply`; `retry_after` is in
-    seconds, as the server asked for it.
+    `kind` is one of `transport`, `timeout`, `rate_limit`, `server`, `auth`, `setup` (a wrong address or model),
+    `request`, `reply`; `retry_after` is in seconds, as the server asked for it.
     """
 
     def __init__(

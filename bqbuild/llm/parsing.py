@@ -160,7 +160,7 @@ def _read_json(text: str, output: OutputSpec) -> list[dict[str, Any]]:
     if output.explode:
         return [_item(part, output, number) for number, part in enumerate(_parts(values, output), 1)]
     problem: Unusable | None = None
-    for value in sorted(reversed(values), key=lambda value: not isinstance(value, dict)):
+    for value in sorted(values[::-1], key=lambda value: not isinstance(value, dict)):
         try:  # the last one first: a draft may come before the final answer; `[1]` in prose is no answer
             return [_item(_unwrap(value, output), output)]
         except Unusable as error:

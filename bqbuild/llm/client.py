@@ -1,0 +1,124 @@
+"""Makes calls: each key at most once at a time, recorded before it counts, within the limits of its connection."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bqbuild.config.specs import ConnectionSpec, PriceSpec
+from bqbuild.core.errors import BqError, ProjectError, did_you_mean
+from bqbuild.core.records import CallKey, CallRecord, ChatReply, ChatRequest
+from bqbuild.llm import provider_kind
+from bqbuild.llm.base import Warn
+from bqbuild.llm.connection import Connection, ConnectionDown, Pace, Usage, copy_of
+from bqbuild.llm.keys import call_key
+from bqbuild.store.base import CallLog
+
+__all__ = ["Client", "ConnectionDown", "Pace", "Usage"]
+
+
+class Client:
+    """The connections of a target, opened when first used. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        connections: Mapping[str, ConnectionSpec],
+        calls: CallLog,
+        warn: Warn,
+        *,
+        pace: Pace | None = None,
+        clock: Callable[[], float] = time.time,
+        dice: random.Random | None = None,
+    ) -> None:
+        self._specs = dict(connections)
+        self._log = calls
+        self._warn = warn
+        self._pace = pace or Pace()
+        self._clock = clock
+        self._dice = dice or random.Random()
+        self._identities: dict[str, Mapping[str, Any]] = {}
+        self._open: dict[str, Connection] = {}
+        self._in_flight: dict[CallKey, asyncio.Future[CallRecord]] = {}
+
+    def identity(self, llm: str) -> Mapping[str, Any]:
+        """What makes this LLM the same LLM. Raises ProjectError where it is not there."""
+        if llm not in self._identities:
+            spec = self._spec(llm)
+            self._identities[llm] = provider_kind(spec.provider).identity(spec)
+        return self._identities[llm]
+
+    def key(self, llm: str, request: ChatRequest) -> CallKey:
+        """The key of a call. Raises ProjectError where the LLM is not there."""
+        return call_key(self.identity(llm), request)
+
+    async def call(self, llm: str, key: CallKey, request: ChatRequest) -> CallRecord:
+        """Ask, record, and return the record once it is durable; an equal call in flight is joined.
+
+        Raises ProviderError where no answer came, ConnectionDown where none will come, StoreError where the answer
+        could not be recorded.
+        """
+        while (other := self._in_flight.get(key)) is not None:
+            self._connection(llm).usage.shared += 1
+            await asyncio.wait((other,))
+            if not other.cancelled():
+                return other.result()
+        future: asyncio.Future[CallRecord] = asyncio.get_running_loop().create_future()
+        self._in_flight[key] = future
+        try:
+            record = await self._make(llm, key, request)
+            future.set_result(record)
+            return record
+        except BqError as error:
+            future.set_exception(error)
+            future.exception()  # seen: there may be nobody else
+            raise
+        finally:
+            future.cancel()  # where the above was left otherwise, whoever joined makes the call itself
+            del self._in_flight[key]
+
+    def usage(self, llm: str) -> Usage:
+        """The figures of a connection so far; zeros where it was never used."""
+        return copy_of(self._open[llm].usage) if llm in self._open else Usage()
+
+    async def close(self) -> None:
+        """Close every connection that was opened."""
+        for connection in self._open.values():
+            await connection.provider.close()
+        self._open.clear()
+
+    async def _make(self, llm: str, key: CallKey, request: ChatRequest) -> CallRecord:
+        connection = self._connection(llm)
+        reply, seconds = await connection.ask(request)
+        cost = call_cost(connection.spec.price, reply)
+        usage = connection.usage
+        usage.input_tokens += reply.input_tokens
+        usage.output_tokens += reply.output_tokens
+        usage.cost += cost
+        record = CallRecord(
+            key, llm, self.identity(llm), request, reply, cost, round(seconds, 4), round(self._clock(), 3)
+        )
+        await self._log.append(record)
+        return record
+
+    def _connection(self, llm: str) -> Connection:
+        connection = self._open.get(llm)
+        if connection is None:
+            spec = self._spec(llm)
+            provider = provider_kind(spec.provider).open(spec, self._warn)
+            connection = Connection(llm, spec, provider, self._warn, self._pace, self._dice)
+            self._open[llm] = connection
+        return connection
+
+    def _spec(self, llm: str) -> ConnectionSpec:
+        if llm not in self._specs:
+            hint = did_you_mean(llm, self._specs) or f"connections are {', '.join(sorted(self._specs)) or 'none'}"
+            raise ProjectError(f"the target has no LLM connection `{llm}`", hint=hint)
+        return self._specs[llm]
+
+
+def call_cost(price: PriceSpec, reply: ChatReply) -> float:
+    """Dollars for the tokens of a reply; prices are per million."""
+    return (reply.input_tokens * price.input + reply.output_tokens * price.output) / 1_000_000

@@ -1,0 +1,184 @@
+"""One connection at work: limits, retries, and the moment when it is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field, replace
+
+from bqbuild.config.specs import ConnectionSpec
+from bqbuild.core.errors import ProviderError
+from bqbuild.core.records import ChatReply, ChatRequest
+from bqbuild.llm.base import Provider, Warn
+from bqbuild.llm.limits import Limiter
+from bqbuild.llm.redaction import Redactor
+
+
+class ConnectionDown(ProviderError):
+    """The connection was given up: nothing more is sent over it in this run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How patient a client is; times in seconds.
+
+    Waits double from `first_wait` to `longest_wait`, with jitter. A server's own Retry-After is kept up to
+    `longest_pause`. A connection with `failures` in a row and no success for `silence` is given up.
+    """
+
+    first_wait: float = 0.5
+    longest_wait: float = 30.0
+    longest_pause: float = 120.0
+    failures: int = 20
+    silence: float = 30.0
+
+
+@dataclass(slots=True)
+class Usage:
+    """What went over a connection: requests sent (retries are requests too), their ends, tokens and dollars."""
+
+    requests: int = 0
+    retries: int = 0
+    answered: int = 0
+    failed: int = 0
+    shared: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
+
+
+@dataclass(slots=True)
+class Connection:
+    """Asks one LLM until it answers or there is no point in asking."""
+
+    name: str
+    spec: ConnectionSpec
+    provider: Provider
+    warn: Warn
+    pace: Pace = field(default_factory=Pace)
+    dice: random.Random = field(default_factory=random.Random)
+    usage: Usage = field(default_factory=Usage)
+    limiter: Limiter = field(init=False)
+    _redactor: Redactor = field(init=False)
+    _row_of_failures: int = 0
+    _failing_since: float = 0.0
+    _down: ProviderError | None = None
+    _served_by: tuple[str, str] | None = None
+    _served_before: set[tuple[str, str]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.limiter = Limiter(self.spec.max_concurrency)
+        self._redactor = Redactor(self.spec)
+
+    async def ask(self, request: ChatRequest) -> tuple[ChatReply, float]:
+        """The reply and the seconds it took, retries and waits aside. Raises ProviderError, ConnectionDown among them.
+
+        Loop: wait for a slot, send, give the slot back; after a failure worth repeating wait and go round, ahead of
+        requests that were never sent.
+        """
+        attempt = pauses = 0
+        while True:
+            outcome = await self._attempt(request, ahead=attempt + pauses > 0)
+            if not isinstance(outcome, ProviderError):
+                return outcome
+            if outcome.kind == "rate_limit" and outcome.retry_after is not None and pauses < 3 * self.spec.retries:
+                pauses += 1  # the server promised to be back: that costs no attempt, though not for ever
+            elif outcome.retryable and attempt < self.spec.retries:
+                attempt += 1
+            else:
+                self.usage.failed += 1
+                raise self.down() or outcome
+            self.usage.retries += 1
+            await self._wait(outcome, attempt)
+
+    def down(self) -> ConnectionDown | None:
+        """Why the connection was given up, as a new error each time; None while it is up."""
+        cause = self._down
+        if cause is None:
+            return None
+        return ConnectionDown(
+            f"connection `{self.name}` is given up: {cause.message}", kind=cause.kind, hint=cause.hint
+        )
+
+    async def _attempt(self, request: ChatRequest, *, ahead: bool) -> tuple[ChatReply, float] | ProviderError:
+        limiter = self.limiter
+        await limiter.acquire(ahead=ahead)
+        try:
+            if (down := self.down()) is not None:
+                self.usage.failed += 1
+                raise down
+            started = asyncio.get_running_loop().time()
+            self.usage.requests += 1
+            outcome = await self._chat(request)
+        finally:
+            limiter.release()
+        now = asyncio.get_running_loop().time()
+        if isinstance(outcome, ChatReply):
+            self._note_success(outcome)
+            return outcome, now - started
+        self._note_failure(outcome, started, now)
+        return outcome
+
+    async def _chat(self, request: ChatRequest) -> ChatReply | ProviderError:
+        try:
+            return await self.provider.chat(request)
+        except ProviderError as error:
+            return error
+        except Exception as error:  # noqa: BLE001  a provider from outside may raise anything: that ends a row, not the run
+            said = self._redactor.excerpt(f"{type(error).__name__}: {error}")
+            return ProviderError(f"the provider `{self.spec.provider}` failed: {said}", kind="server")
+
+    async def _wait(self, failure: ProviderError, attempt: int) -> None:
+        pace = self.pace
+        if failure.retry_after is not None:
+            pause = min(failure.retry_after, pace.longest_pause)
+            if failure.kind == "rate_limit":
+                self.limiter.pause(pause)  # nobody else should run into the same wall meanwhile
+            # Spread the return, or all would knock in the same instant.
+            await self.limiter.sleep(pause + self.dice.uniform(0, min(pause, 1.0) / 4))
+            return
+        longest = min(pace.first_wait * 2 ** max(attempt - 1, 0), pace.longest_wait)
+        await self.limiter.sleep(self.dice.uniform(longest / 2, longest))
+
+    def _note_success(self, reply: ChatReply) -> None:
+        self._row_of_failures = 0
+        self.usage.answered += 1
+        self.limiter.succeeded()
+        served_by = (reply.model, reply.fingerprint)
+        if served_by != self._served_by:
+            self._note_server(served_by)
+
+    def _note_server(self, served_by: tuple[str, str]) -> None:
+        """Warn of a new model or fingerprint behind the same name; servers that take turns are named once each."""
+        before, self._served_by = self._served_by, served_by
+        if before is not None and served_by not in self._served_before and len(self._served_before) < 8:
+            self.warn(
+                f"connection `{self.name}`: replies now come from {_shown(served_by)}, before from {_shown(before)}"
+            )
+        self._served_before.add(served_by)
+
+    def _note_failure(self, failure: ProviderError, started: float, now: float) -> None:
+        if self._row_of_failures == 0:
+            self._failing_since = started
+        self._row_of_failures += 1
+        self.limiter.failed(failure.kind, started)
+        hopeless = failure.kind == "auth" or (failure.kind == "setup" and not self.usage.answered)
+        silent = self._row_of_failures >= self.pace.failures and now - self._failing_since >= self.pace.silence
+        if self._down is None and (hopeless or silent):
+            self._down = failure if hopeless else _given_up(failure, self._row_of_failures, now - self._failing_since)
+            self.limiter.close()
+
+
+def _given_up(failure: ProviderError, failures: int, seconds: float) -> ProviderError:
+    message = f"{failures} failures in a row and no success for {seconds:.0f} s; the last one: {failure.message}"
+    return ProviderError(message, kind=failure.kind, hint=failure.hint or "run again when the server is back")
+
+
+def _shown(served_by: tuple[str, str]) -> str:
+    model, fingerprint = served_by
+    return f"`{model or 'unnamed'}`{f' ({fingerprint})' if fingerprint else ''}"
+
+
+def copy_of(usage: Usage) -> Usage:
+    """The figures as they are now."""
+    return replace(usage)

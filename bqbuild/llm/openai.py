@@ -1,0 +1,40 @@
+"""The provider `openai`: any server that speaks OpenAI's chat completions. This half needs no HTTP library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from bqbuild.config.specs import ConnectionSpec
+from bqbuild.core.errors import ProjectError
+from bqbuild.llm import load
+from bqbuild.llm.base import Provider, Warn
+
+
+class OpenAIKind:
+    """Identity is the model's name and the declared revision: where it is served does not matter."""
+
+    def identity(self, connection: ConnectionSpec) -> Mapping[str, Any]:
+        """`{"model": …}`, and `revision` where one is declared."""
+        if connection.revision is None:
+            return {"model": connection.model}
+        return {"model": connection.model, "revision": connection.revision}
+
+    def constrains(self, connection: ConnectionSpec) -> bool:
+        """No: many servers do not know `response_format`, and replies are read without it."""
+        return False
+
+    def open(self, connection: ConnectionSpec, warn: Warn) -> Provider:
+        """A provider with its own pool of connections. Raises ProjectError without a usable `base_url`."""
+        urls = [url for url in (connection.base_url, *connection.endpoints) if url]
+        if not urls:
+            raise ProjectError(
+                "an `openai` connection needs a `base_url`",
+                hint="set it in profiles.yml, for example http://host:8000/v1",
+            )
+        for url in urls:
+            if not url.startswith(("http://", "https://")):
+                raise ProjectError(
+                    "a `base_url` starts with http:// or https://", hint="for example http://host:8000/v1"
+                )
+        return cast(Provider, load("bqbuild.llm.openai_http:OpenAIProvider")(connection, urls, warn))

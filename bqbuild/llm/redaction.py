@@ -1,0 +1,70 @@
+"""Keeps API keys out of everything that is shown or recorded."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import SplitResult, urlsplit
+
+from bqbuild.config.specs import ConnectionSpec
+
+_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\s]+")
+HIDDEN = "***"
+
+
+class Redactor:
+    """Knows the secrets of one connection: its key, headers that carry credentials, and those in its URLs."""
+
+    def __init__(self, connection: ConnectionSpec) -> None:
+        found = {connection.api_key}
+        for name, value in connection.headers.items():
+            if _SECRET_HEADER.search(name):
+                found |= {value, value.rpartition(" ")[2]}
+        for url in (connection.base_url or "", *connection.endpoints):
+            parts = _split(url)
+            found |= {parts.password or "", parts.query} if parts else set()
+        # The longest first, so that a secret inside another leaves nothing of the outer one.
+        self._secrets = sorted((secret for secret in found if secret), key=len, reverse=True)
+        # A reply is data: a placeholder such as `EMPTY` or `not-needed` must not eat words out of it.
+        self._in_replies = [secret.encode() for secret in self._secrets if _looks_real(secret)]
+
+    def text(self, text: str) -> str:
+        """`text` without secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, HIDDEN)
+        return text
+
+    def body(self, body: bytes) -> bytes:
+        """The body of a reply without secrets that a server may have echoed."""
+        for secret in self._in_replies:
+            if secret in body:
+                body = body.replace(secret, HIDDEN.encode())
+        return body
+
+    def excerpt(self, text: str, most: int = 300) -> str:
+        """`text` without secrets, on one line, and not longer than `most` characters."""
+        # Cut after hiding, or half a secret could stay.
+        line = _CONTROL.sub(" ", self.text(text)[: most * 20]).strip()
+        return f"{line[:most]}..." if len(line) > most else line
+
+
+def bare_url(url: str) -> str:
+    """`url` without user, password and query, to be shown."""
+    parts = _split(url)
+    if parts is None or not parts.hostname:
+        return "(not a URL)"
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
+
+
+def _looks_real(secret: str) -> bool:
+    return len(secret) >= 12 or (len(secret) >= 8 and any(letter.isdigit() for letter in secret))
