@@ -1,0 +1,300 @@
+"""The `source` kind: files become a typed table whose rows have stable ids."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from bqbuild.config.project import Project
+from bqbuild.config.specs import SourceSpec
+from bqbuild.core.errors import BuildError, StoreError, Where, did_you_mean
+from bqbuild.core.events import Counts, NodeProgress
+from bqbuild.core.hashing import digest
+from bqbuild.core.ids import row_id
+from bqbuild.core.records import ID, ROOTS, Column, Node, Table
+from bqbuild.nodes.base import BuildContext, Built
+from bqbuild.nodes.readers import READERS, TEXTUAL
+from bqbuild.nodes.readers.base import Batch
+from bqbuild.nodes.readers.parquet_reader import parquet_columns
+from bqbuild.nodes.source_files import (
+    SourceFile,
+    check_sha256,
+    fetch,
+    source_files,
+    source_format,
+)
+from bqbuild.nodes.source_types import Typed, TypeGuess, check_names
+from bqbuild.store.types import schema_of, yaml_type
+
+LINEAGE = (Column(ID, "varchar"), Column(ROOTS, "varchar[]"))
+
+
+class SourceKind:
+    """Reads the files of a source: types from its declaration and from `sources.lock`, which new columns extend."""
+
+    semantics = 1
+
+    def build(self, node: Node, inputs: Mapping[str, Table], ctx: BuildContext) -> Built:
+        """Build the table. Raises BuildError for files that are missing, broken, or do not fit their types."""
+        spec: SourceSpec = node.spec
+        files = source_files(spec, ctx.project.root, node.where)
+        fetch(spec, files, node.where)
+        check_sha256(spec, files, ctx.project.artifacts / "stat_cache.json", node.where)
+        locked = locked_columns(ctx.project, node)
+        columns = _with_declared(spec, locked, node.where)
+        if not locked:
+            columns = infer_columns(spec, files, node.where)
+        try:
+            table = _write(node, files, columns, ctx)
+        except _NewColumns:
+            columns = _merge(columns, infer_columns(spec, files, node.where))
+            table = _write(node, files, columns, ctx)
+        if list(locked) != columns:
+            remember_columns(ctx.project, node, columns)
+        return Built(table)
+
+
+def infer_columns(spec: SourceSpec, files: Sequence[SourceFile], where: Where | None = None) -> list[Column]:
+    """The columns of a source: those of the data, in the order in which they come, with declared types where given.
+
+    Reads every row. Raises BuildError for broken files, and where there is no column at all.
+    """
+    kind = source_format(spec, where)
+    if kind == "parquet":
+        guessed = _unified(files)
+    else:
+        guess = TypeGuess(textual=kind in TEXTUAL)
+        for file in files:
+            for batch in READERS[kind](file, spec):
+                guess.see(batch)
+        guessed = guess.columns()
+    check_names(files[0], (column.name for column in guessed))
+    columns = _with_declared(spec, guessed, where)
+    if not columns:
+        raise BuildError(
+            f"source `{spec.name}` has no rows to infer columns from",
+            where=where,
+            hint="declare its `columns:` with types",
+        )
+    return columns
+
+
+def source_origins(node: Node, project: Project) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
+    """Where every row of a source comes from: its id, the file as shown, the line, and the row's values."""
+    files = source_files(node.spec, project.root, node.where)
+    columns = _with_declared(node.spec, locked_columns(project, node), node.where)
+    for batch in _typed_batches(node, files, columns or infer_columns(node.spec, files, node.where)):
+        names = list(batch.values)
+        rows = zip(*batch.values.values(), strict=True) if names else iter(() for _ in batch.ids)
+        for identity, line, values in zip(batch.ids, batch.lines, rows, strict=True):
+            yield (
+                identity,
+                batch.file.shown_as,
+                line,
+                dict(zip(names, values, strict=True)),
+            )
+
+
+def locked_columns(project: Project, node: Node) -> tuple[Column, ...]:
+    """The columns that `sources.lock` has for a source; none where it has not been read yet."""
+    return tuple(project.lock.columns(node.name) or ())
+
+
+def remember_columns(project: Project, node: Node, columns: Sequence[Column]) -> None:
+    """Write the columns of a source to `sources.lock`."""
+    project.lock.with_source(node.name, columns).write()
+
+
+class _NewColumns(Exception):
+    """The data has columns that the types don't know; caught in `build`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _TypedBatch:
+    file: SourceFile
+    lines: list[int]
+    ids: list[str]
+    values: dict[str, list[Any]]
+
+
+def _write(
+    node: Node,
+    files: Sequence[SourceFile],
+    columns: Sequence[Column],
+    ctx: BuildContext,
+) -> Table:
+    schema = schema_of([*columns, *LINEAGE])
+    writer = ctx.store.tables.writer(schema)
+    rows = 0
+    seen = _SeenKeys()
+    try:
+        for batch in _typed_batches(node, files, columns):
+            writer.write(_arrow(batch, schema))
+            seen.add(batch.ids)
+            rows += len(batch.ids)
+            ctx.emit(NodeProgress(node.name, Counts(rows=rows), done=rows))
+        if node.spec.key and (suspects := seen.suspects()):
+            _check_unique(node, suspects, _typed_batches(node, files, columns))
+        return writer.commit()
+    except BaseException:
+        writer.abort()
+        raise
+
+
+def _arrow(batch: _TypedBatch, schema: pa.Schema) -> pa.RecordBatch:
+    lineage = {ID: batch.ids, ROOTS: [[identity] for identity in batch.ids]}
+    values = batch.values | lineage
+    return pa.record_batch([pa.array(values[field.name], field.type) for field in schema], schema=schema)
+
+
+def _typed_batches(node: Node, files: Sequence[SourceFile], columns: Sequence[Column]) -> Iterator[_TypedBatch]:
+    """Every row of every file, typed and named. Raises _NewColumns for columns that are not among `columns`."""
+    spec: SourceSpec = node.spec
+    kind = source_format(spec, node.where)
+    typed = Typed(columns, textual=kind in TEXTUAL)
+    _check_key(node, columns)
+    name_rows = _by_key(node) if spec.key else _by_content(node)
+    for file in files:
+        for batch in READERS[kind](file, spec):
+            if typed.unknown(batch):
+                raise _NewColumns
+            values = typed.values(file, batch)
+            lines = [line for line, _ in batch]
+            yield _TypedBatch(file, lines, name_rows(file, batch, values), values)
+
+
+_NameRows = Callable[[SourceFile, Batch, Mapping[str, list[Any]]], list[str]]
+
+
+def _by_key(node: Node) -> _NameRows:
+    """Ids from the declared key."""
+    key: list[str] = node.spec.key
+
+    def name_rows(file: SourceFile, batch: Batch, values: Mapping[str, list[Any]]) -> list[str]:
+        ids = []
+        for (line, _), parts in zip(batch, zip(*(values[name] for name in key), strict=True), strict=True):
+            if None in parts:
+                missing = key[parts.index(None)]
+                raise BuildError(f"the key column `{missing}` is NULL", where=Where(file.shown_as, line))
+            ids.append(row_id("source", node.name, [_plain(part) for part in parts]))
+        return ids
+
+    return name_rows
+
+
+def _by_content(node: Node) -> _NameRows:
+    """Ids from the content, and the number of equal rows before. A column that is NULL does not count, so that rows
+    keep their ids when a column is added to others."""
+    # By half of the digest, to save memory: should two halves ever agree, a number is skipped and ids stay unique.
+    occurrences: Counter[int] = Counter()
+
+    def name_rows(file: SourceFile, batch: Batch, values: Mapping[str, list[Any]]) -> list[str]:
+        ids = []
+        names = list(values)
+        for parts in zip(*values.values(), strict=True):
+            content = digest({name: _plain(part) for name, part in zip(names, parts, strict=True) if part is not None})
+            half = int(content[:16], 16)
+            ids.append(row_id("source", node.name, content, occurrences[half]))
+            occurrences[half] += 1
+        return ids
+
+    return name_rows
+
+
+class _SeenKeys:
+    """Finds keys that come twice in eight bytes a row: halves of ids first, the ids themselves only where those agree."""
+
+    def __init__(self) -> None:
+        self._halves = array("Q")
+
+    def add(self, ids: Sequence[str]) -> None:
+        self._halves.extend(int(identity[:16], 16) for identity in ids)
+
+    def suspects(self) -> set[int]:
+        halves = np.sort(np.frombuffer(self._halves, dtype=np.uint64)) if self._halves else np.empty(0, np.uint64)
+        return {int(half) for half in halves[1:][halves[1:] == halves[:-1]]}
+
+
+def _check_unique(node: Node, suspects: set[int], batches: Iterator[_TypedBatch]) -> None:
+    """Raises BuildError for the first key that comes twice, naming both places."""
+    seen: dict[str, Where] = {}
+    for batch in batches:
+        for position, (identity, line) in enumerate(zip(batch.ids, batch.lines, strict=True)):
+            if int(identity[:16], 16) not in suspects:
+                continue
+            place = Where(batch.file.shown_as, line)
+            first = seen.setdefault(identity, place)
+            if first is not place:
+                shown = ", ".join(f"{name} = {batch.values[name][position]!r}" for name in node.spec.key)
+                raise BuildError(
+                    f"the key of source `{node.name}` comes twice: {shown} is also at {first}",
+                    where=place,
+                    hint="remove one of the rows, or name more columns in `key:`",
+                )
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it, for ids."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case bytes():
+            return value.hex()
+        case datetime() | date() | time():
+            return value.isoformat()
+        case list():
+            return [_plain(item) for item in value]
+        case dict():
+            return {str(key): _plain(item) for key, item in value.items()}
+    return str(value)
+
+
+def _check_key(node: Node, columns: Sequence[Column]) -> None:
+    names = [column.name for column in columns]
+    for part in node.spec.key:
+        if part not in names:
+            where = node.places.get("key", node.where)
+            raise BuildError(
+                f"source `{node.name}` has no column `{part}`",
+                where=where,
+                hint=did_you_mean(part, names),
+            )
+
+
+def _with_declared(spec: SourceSpec, columns: Sequence[Column], where: Where | None) -> list[Column]:
+    """`columns` with the declared types; declared columns that are not among them come last."""
+    types: dict[str, str] = {column.name: column.type for column in columns}
+    for declared in spec.columns:
+        if declared.type is not None:
+            try:
+                types[declared.name] = yaml_type(declared.type)
+            except StoreError as error:
+                message = f"column `{declared.name}` of source `{spec.name}`: {error.message}"
+                raise BuildError(message, where=where, hint=error.hint) from error
+    return [Column(name, type_name) for name, type_name in types.items()]
+
+
+def _merge(known: Sequence[Column], found: Sequence[Column]) -> list[Column]:
+    names = {column.name for column in known}
+    return [*known, *(column for column in found if column.name not in names)]
+
+
+def _unified(files: Sequence[SourceFile]) -> list[Column]:
+    """The columns of several Parquet files; where their types differ, the wider of two numbers, else varchar."""
+    types: dict[str, str] = {}
+    numbers = ("tinyint", "smallint", "integer", "bigint", "double")
+    for file in files:
+        for column in parquet_columns(file):
+            other = types.setdefault(column.name, column.type)
+            if other == column.type:
+                continue
+            both = {other, column.type}
+            types[column.name] = max(both, key=numbers.index) if both <= set(numbers) else "varchar"
+    return [Column(name, type_name) for name, type_name in types.items()]
