@@ -30,8 +30,6 @@ from bqbuild.nodes.llm_rows import (
 class AnnotateKind:
     """The kind as the registry knows it."""
 
-    semantics = 1
-
     def program(self, node: Node, input_schema: pa.Schema, ctx: BuildContext) -> AnnotateProgram:
         """Prepare `node` for rows of `input_schema`."""
         spec = node.spec

@@ -106,17 +106,12 @@ class Built:
 class TableKind(Protocol):
     """A kind that needs its whole inputs. Called in a worker thread."""
 
-    semantics: int
-    """Bumped on purpose when the meaning of the kind changes; part of every build key of the kind."""
-
     def build(self, node: Node, inputs: Mapping[str, Table], ctx: BuildContext) -> Built:
         """Build the node. `inputs` maps `str(ref)` to the table. Raises BqError."""
 
 
 class RowKind(Protocol):
     """A kind whose rows are independent of each other, so that they stream."""
-
-    semantics: int
 
     def program(self, node: Node, input_schema: pa.Schema, ctx: BuildContext) -> RowProgram:
         """Prepare the node for rows of `input_schema`. Raises BqError."""

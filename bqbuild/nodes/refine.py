@@ -28,8 +28,6 @@ from bqbuild.nodes.predicates import RowPredicate
 class RefineKind:
     """The kind as the registry knows it."""
 
-    semantics = 1
-
     def program(self, node: Node, input_schema: pa.Schema, ctx: BuildContext) -> RefineProgram:
         """Prepare `node` for rows of `input_schema`."""
         spec = node.spec
@@ -60,7 +58,9 @@ class RefineProgram:
             pa.field(field.name, output_type(node.spec.output, field.name)) if field.name in self._refined else field
             for field in kept
         ]
-        fields += [field for field in output_fields(node.spec.output) if field.name not in {kept.name for kept in fields}]
+        fields += [
+            field for field in output_fields(node.spec.output) if field.name not in {kept.name for kept in fields}
+        ]
         fields += [pa.field(f"{name}_before", input_schema.field(name).type) for name in self._refined]
         self.schema = with_lineage(fields, node.where)
         place = node.places.get("accept", node.where)

@@ -29,8 +29,6 @@ from bqbuild.store.types import arrow_type
 class SynthesizeKind:
     """The kind as the registry knows it."""
 
-    semantics = 1
-
     def program(self, node: Node, input_schema: pa.Schema, ctx: BuildContext) -> SynthesizeProgram:
         """Prepare `node` for rows of `input_schema`."""
         spec = node.spec
@@ -86,7 +84,12 @@ class SynthesizeProgram:
         return made
 
     def _row(
-        self, row: Mapping[str, Any], cell: Cell, item: Mapping[str, Any], place: tuple[int, int], outcome: Outcome | None
+        self,
+        row: Mapping[str, Any],
+        cell: Cell,
+        item: Mapping[str, Any],
+        place: tuple[int, int],
+        outcome: Outcome | None,
     ) -> dict[str, Any]:
         sample, number = place
         made = {name: row[name] for name in self._carried}

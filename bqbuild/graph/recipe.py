@@ -1,0 +1,227 @@
+"""The definition hash: what a user declared, normalised so that what cannot matter does not count.
+
+Everything in a spec counts unless `NOT_CONTENT` names it. Defaults are left out, so that writing one out, or a later
+release adding a key, changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bqbuild.config.project import Project
+from bqbuild.config.specs import LlmSpec, Spec
+from bqbuild.core.errors import Where
+from bqbuild.core.hashing import Digest, digest
+from bqbuild.core.records import Node, NodeName, ReadInput, Recipe
+from bqbuild.graph.predicates import parse_predicate
+from bqbuild.graph.sql import analyse_sql
+
+NOT_CONTENT = frozenset(
+    {
+        # what a node is called and said about it
+        "name",
+        "kind",
+        "description",
+        "tags",
+        "meta",
+        "enabled",
+        "group",
+        "license",
+        # what is checked, not made
+        "tests",
+        "contract",
+        "max_error_rate",
+        # what it may cost, and how it is carried out
+        "budget",
+        "materialized",
+        "volatile",
+        "threads",
+        "checkpoint_every",
+        "sample",
+        # which inputs: their content is in the build key, under their names
+        "from",
+        # counted in a better form below
+        "llm",
+        "prompt",
+        "params",
+        "where",
+        "accept",
+        "sql",
+        "function",
+        "packages",
+        "columns",
+        # where a source's bytes come from: their content is in the build key
+        "path",
+        "url",
+        "sha256",
+    }
+)
+"""The keys at the top of a declaration that cannot change a row of the node's table, or are counted in another form."""
+
+
+@dataclass(frozen=True, slots=True)
+class LlmFact:
+    """Who a connection's LLM is, and whether it is sent schemas unless told otherwise."""
+
+    identity: Mapping[str, Any]
+    constrains: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What planning must know of the world, looked up beforehand by `run.facts`.
+
+    `weights` maps a model as written in `base`, `models` or `tokenizer` to its identity; `code` maps a Python node
+    to the identity of its code; `semantics` maps a kind to its version.
+    """
+
+    semantics: Mapping[str, int]
+    llms: Mapping[str, LlmFact] = field(default_factory=dict)
+    weights: Mapping[str, Any] = field(default_factory=dict)
+    code: Mapping[NodeName, Any] = field(default_factory=dict)
+
+
+def recipe_of(node: Node, project: Project, facts: Facts) -> Recipe:
+    """The recipe of a node."""
+    values = _declared(node.spec)
+    values.update(_KINDS.get(node.kind, _plain)(node, project, facts))
+    if node.spec.version != "1":
+        values["version"] = node.spec.version
+    components = {name: digest(value) for name, value in values.items()}
+    semantics = facts.semantics[node.kind]
+    whole = digest({"kind": node.kind, "semantics": semantics, "components": components})
+    return Recipe(node.kind, semantics, components, whole, _places(node, project, components))
+
+
+def build_key(recipe: Recipe, inputs: Mapping[str, ReadInput]) -> Digest:
+    """The hash of the definition and of the content of every input that is really read."""
+    read = {
+        name: {"columns": list(given.columns), "ids": given.ids, "digest": given.digest}
+        for name, given in inputs.items()
+    }
+    return digest({"recipe": recipe.digest, "inputs": read})
+
+
+def _declared(spec: Spec) -> dict[str, Any]:
+    given = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return {key: value for key, value in given.items() if key not in NOT_CONTENT and key != "version"}
+
+
+def _plain(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
+    return {}
+
+
+def _source(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
+    declared = {column.name: column.type for column in node.spec.columns if column.type}
+    # the name is in the ids of the rows
+    return {"name": node.name, "columns": declared}
+
+
+def _sql(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
+    return {"sql": analyse_sql(node.body, Where(node.path), volatile=node.spec.volatile).identity}
+
+
+def _python(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
+    return {"code": facts.code[node.name]}
+
+
+def _llm(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
+    spec: LlmSpec = node.spec
+    values = _asked(project, facts, spec.prompt, spec.llm, spec.params)
+    constrain = spec.output.constrain
+    values["constrain"] = facts_constrain(project, facts, spec.llm) if constrain is None else constrain
+    for key in ("where", "accept"):
+        text = getattr(spec, key, None)
+        if text:
+            values[key] = parse_predicate(text, node.places.get(key, node.where)).identity
+    return values
+
+
+def facts_constrain(project: Project, facts: Facts, llm: str) -> bool:
+    """Whether the connection is sent schemas where the model does not say."""
+    declared = project.target.llms[llm].constrain
+    return facts.llms[llm].constrains if declared is None else declared
+
+
+def _asked(project: Project, facts: Facts, prompt: str, llm: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    template = project.prompts[prompt]
+    merged = {**project.target.llms[llm].params, **template.front.params, **params}
+    return {
+        f"prompt:{prompt}": template.identity,
+        "variables": {name: project.variables.get(name) for name in sorted(template.variables)},
+        "llm.model": dict(facts.llms[llm].identity),
+        "params": {key: value for key, value in merged.items() if value is not None},
+    }
+
+
+def _filter(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    rules = []
+    for number, rule in enumerate(node.spec.rules):
+        declared = rule.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        place = node.places.get(f"rules.{number}", node.where)
+        if rule.sql:
+            declared["sql"] = parse_predicate(rule.sql, place).identity
+        if rule.judge:
+            judge = rule.judge
+            asked = _asked(project, facts, judge.prompt, judge.llm, judge.params)
+            values.update({f"rules.{rule.name}.{key}": value for key, value in asked.items()})
+            declared["judge"] = {
+                "output": declared["judge"]["output"],
+                "accept": parse_predicate(judge.accept, place).identity,
+            }
+        rules.append(declared)
+    return values | {"rules": rules}
+
+
+def _mix(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
+    values: dict[str, Any] = {"inputs": [entry.model_dump(mode="json") for entry in node.spec.from_]}
+    if node.spec.text:
+        values["text"] = project.row_template(node.spec.text, node.places.get("text", node.where)).identity
+    if node.spec.tokens:
+        values["tokenizer"] = facts.weights[node.spec.tokenizer]
+    return values
+
+
+def _train(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
+    names = [name for name in (node.spec.base, node.spec.tokenizer) if isinstance(name, str)]
+    return {f"weights:{name}": facts.weights[name] for name in names if name in facts.weights}
+
+
+def _evaluate(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
+    values: dict[str, Any] = {"benchmarks": [entry.model_dump(mode="json") for entry in node.spec.from_]}
+    values |= {f"weights:{name}": facts.weights[name] for name in node.spec.models.values() if name in facts.weights}
+    if node.spec.prompt:
+        template = project.prompts[node.spec.prompt]
+        values[f"prompt:{node.spec.prompt}"] = template.identity
+        values["variables"] = {name: project.variables.get(name) for name in sorted(template.variables)}
+    return values
+
+
+_KINDS: dict[str, Callable[[Node, Project, Facts], dict[str, Any]]] = {
+    "source": _source,
+    "sql": _sql,
+    "python": _python,
+    "synthesize": _llm,
+    "refine": _llm,
+    "annotate": _llm,
+    "filter": _filter,
+    "mix": _mix,
+    "train": _train,
+    "evaluate": _evaluate,
+}
+
+
+def _places(node: Node, project: Project, components: Mapping[str, Digest]) -> dict[str, Where]:
+    places: dict[str, Where] = {}
+    for name in components:
+        if ":" in name and "prompt:" in name:
+            prompt = project.prompts.get(name.split("prompt:", 1)[1])
+            places[name] = Where(prompt.path) if prompt else node.where
+        elif name == "sql":
+            places[name] = Where(node.path)
+        else:
+            places[name] = node.places.get(name, node.places.get(name.split(".")[0], node.where))
+    return places

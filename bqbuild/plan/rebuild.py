@@ -1,0 +1,138 @@
+"""Must this node be built, and why? The one place that answers.
+
+The same function runs in `plan` (where inputs may be unknown) and during a run (where they are not), and the reasons
+come out of the comparison that makes the decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bqbuild.core.errors import Where
+from bqbuild.core.hashing import Digest
+from bqbuild.core.records import Node, ReadInput, Recipe, Trace
+
+BUILD, MAYBE, CACHED = "build", "maybe", "cached"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a node runs, or does not: a code for programs, a sentence for people, and the place to look at."""
+
+    code: str
+    message: str
+    where: Where | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with a node. `key` is its build key where every input is known; `trace` what is reused."""
+
+    action: str
+    reasons: tuple[Reason, ...]
+    key: Digest | None = None
+    trace: Trace | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is remembered about a node: the trace under its build key, whether the tables of that trace are still
+    there, and the trace that its environment points to."""
+
+    trace: Trace | None = None
+    is_whole: bool = False
+    before: Trace | None = None
+
+
+def decide(
+    node: Node,
+    recipe: Recipe,
+    inputs: Mapping[str, ReadInput] | None,
+    known: Known,
+    *,
+    key: Digest | None = None,
+    unbuilt: Sequence[str] = (),
+    is_forced: bool = False,
+) -> Decision:
+    """Decide about one node. `inputs` is None while parents (named in `unbuilt`) are yet to be built."""
+    if is_forced:
+        return Decision(BUILD, (Reason("forced", "--full-refresh builds it again"),), key)
+    if inputs is None:
+        return _undecided(node, recipe, known, unbuilt)
+    if known.trace is None:
+        return Decision(BUILD, _changes(node, recipe, inputs, known.before), key)
+    if not known.trace.complete:
+        return Decision(BUILD, (Reason("incomplete", _missing_rows(known.trace)),), key)
+    if not known.is_whole:
+        return Decision(BUILD, (Reason("missing_table", "its table is no longer in the store"),), key)
+    return Decision(CACHED, (Reason("unchanged", "nothing that it reads has changed"),), key, known.trace)
+
+
+def _undecided(node: Node, recipe: Recipe, known: Known, unbuilt: Sequence[str]) -> Decision:
+    if known.before is None:
+        return Decision(BUILD, (Reason("new", "it has not been built in this environment", node.where),))
+    changed = _recipe_changes(recipe, known.before)
+    names = ", ".join(f"`{name}`" for name in unbuilt)
+    waiting = Reason("parent", f"depends on what {names} will contain")
+    return Decision(BUILD if changed else MAYBE, (*changed, waiting))
+
+
+def _missing_rows(trace: Trace) -> str:
+    missing = trace.stats.get("missing", 0)
+    return f"{missing} rows have no answer yet" if missing else "rows have no answer yet"
+
+
+def _changes(node: Node, recipe: Recipe, inputs: Mapping[str, ReadInput], before: Trace | None) -> tuple[Reason, ...]:
+    if before is None:
+        return (Reason("new", "it has not been built in this environment", node.where),)
+    changed = [*_recipe_changes(recipe, before), *_input_changes(node, inputs, before)]
+    return tuple(changed) or (Reason("unknown_build", "no build of exactly these inputs is recorded", node.where),)
+
+
+def _recipe_changes(recipe: Recipe, before: Trace) -> list[Reason]:
+    if recipe.digest == before.recipe:
+        return []
+    reasons = []
+    for name, value in recipe.components.items():
+        place = recipe.places.get(name)
+        if name not in before.components:
+            reasons.append(Reason("changed", f"{_shown(name)} is new", place))
+        elif before.components[name] != value:
+            reasons.append(Reason("changed", f"{_shown(name)} changed", place))
+    for name in before.components:
+        if name not in recipe.components:
+            reasons.append(Reason("changed", f"{_shown(name)} is gone"))
+    return reasons or [Reason("semantics", f"this release builds `{recipe.kind}` nodes differently")]
+
+
+def _shown(component: str) -> str:
+    if "prompt:" in component:
+        return f"prompt `{component.split('prompt:', 1)[1]}`"
+    return {"llm.model": "the LLM", "sql": "the SQL", "code": "the code"}.get(component, f"`{component}`")
+
+
+def _input_changes(node: Node, inputs: Mapping[str, ReadInput], before: Trace) -> list[Reason]:
+    reasons = []
+    for name, given in inputs.items():
+        earlier = before.inputs.get(name)
+        if earlier is None:
+            reasons.append(Reason("input", f"it now reads `{name}`", node.where))
+        elif earlier.digest != given.digest:
+            reasons.append(Reason("input", _input_message(node, name, given, earlier), node.where))
+    for name in before.inputs:
+        if name not in inputs:
+            reasons.append(Reason("input", f"it no longer reads `{name}`", node.where))
+    return reasons
+
+
+def _input_message(node: Node, name: str, given: ReadInput, earlier: ReadInput) -> str:
+    if node.kind == "source":
+        return "its files changed"
+    added = [column for column in given.columns if column not in earlier.columns]
+    gone = [column for column in earlier.columns if column not in given.columns]
+    if added or gone:
+        parts = [f"gained `{column}`" for column in added] + [f"lost `{column}`" for column in gone]
+        return f"what it reads of `{name}` {', '.join(parts)}"
+    shown = ", ".join(f"`{column}`" for column in given.columns[:6]) + (" …" if len(given.columns) > 6 else "")
+    return f"`{name}` has other content in {shown or 'its rows'}"

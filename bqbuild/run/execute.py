@@ -1,0 +1,146 @@
+"""Carries out a run: every node as soon as its parents are done, row kinds as chains, all of it recorded.
+
+For each node: wait for parents ─ decide ─┬─ cached: reuse
+                                          └─ build under a lease ─ write tables ─ record the trace
+Pointers of the environment move at the end, together; a run that dies leaves traces, which the next one finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from bqbuild.core.errors import BqError
+from bqbuild.core.events import Event, Listener, NodeResult, RunFinished, RunStarted, Warned
+from bqbuild.core.hashing import digest
+from bqbuild.core.records import Node, NodeName
+from bqbuild.llm.client import Client
+from bqbuild.nodes import HEAVY_KINDS, ROW_KINDS
+from bqbuild.plan.rebuild import CACHED, Decision
+from bqbuild.run.chain import build_chain, chain_from
+from bqbuild.run.desk import Desk
+from bqbuild.run.facts import connections_of, is_paid
+from bqbuild.run.ledger import Ending, Ledger
+from bqbuild.run.options import RunOptions
+from bqbuild.run.scope import nodes_to_build, stale_parents
+from bqbuild.run.session import Session
+from bqbuild.run.state import State
+from bqbuild.run.whole import build_table
+
+
+class Run:
+    """One run at work."""
+
+    def __init__(self, session: Session, state: State, names: Sequence[NodeName], options: RunOptions, emit: Listener):
+        llms = session.project.target.llms
+        self.session = session
+        self.state = state
+        self.names = names
+        self.options = options
+        self.client = Client(llms, session.store.calls, warn=lambda message: emit(Warned(message)))
+        desk = Desk(self.client, session.store.calls, lambda name: llms[name])
+        self.ledger = Ledger(session, state, desk, names, emit)
+        self.threads = asyncio.Semaphore(options.threads)
+        self.machine = asyncio.Lock()
+
+    async def execute(self) -> list[NodeResult]:
+        """Build everything; returns the results in order. Never raises for a node's failure."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name in self.names:
+                    group.create_task(self._node(self.session.node(name)))
+        finally:
+            await self.client.close()
+        return [ending.result().result for ending in self.ledger.endings.values()]
+
+    async def _node(self, node: Node) -> None:
+        try:
+            await self._attempt(node)
+        except BqError as error:
+            self.ledger.fail(node, error)
+        except OSError as error:
+            self.ledger.fail(
+                node, BqError(f"`{node.name}`: {error.strerror or error}", hint="check the disk, then run again")
+            )
+
+    async def _attempt(self, node: Node) -> None:
+        parents = [name for name in self.session.dag.parents[node.name] if name in self.ledger.endings]
+        above = [await self.ledger.endings[name] for name in parents]
+        if self.ledger.endings[node.name].done():  # a chain that began above has built it
+            return
+        blocked = self._blocked(node, above)
+        if blocked:
+            self.ledger.finish(node, "skipped", blocked)
+            return
+        decision, _ = await asyncio.to_thread(self.state.decide, node)
+        if decision.action == CACHED:
+            self.ledger.finish(node, "cached", decision.reasons[0].message, self.state.outputs[node.name])
+            return
+        if self.options.free_only and is_paid(node):
+            self.ledger.finish(node, "skipped", "it is not free")
+            return
+        await self._build(node, decision)
+
+    def _blocked(self, node: Node, above: Sequence[Ending]) -> str:
+        if self.ledger.has_failed and self.options.fail_fast:
+            return "the run stopped at the first failure"
+        for ending in above:
+            if not ending.is_usable:
+                return f"`{ending.result.name}` has status {ending.result.status}"
+            if ending.result.status == "partial" and node.kind in HEAVY_KINDS:
+                return f"`{ending.result.name}` is partial: {node.kind} waits for whole tables"
+        return ""
+
+    async def _build(self, node: Node, decision: Decision) -> None:
+        """Build one node, or the chain that begins with it, under leases."""
+        chain = chain_from(self.ledger, node) if node.kind in ROW_KINDS else [node]
+        names = sorted(digest(["node", self.session.recipe(member.name).digest]) for member in chain)
+        with ExitStack() as leases:
+            waited = False
+            for name in dict.fromkeys(names):
+                waited |= await asyncio.to_thread(leases.enter_context, self.session.store.leases.hold(name))
+            if waited:
+                decision, _ = await asyncio.to_thread(self.state.decide, node)
+                if decision.action == CACHED:
+                    self.ledger.finish(node, "cached", "another run has just built it", self.state.outputs[node.name])
+                    return
+            limit = self.machine if any(self._is_heavy(member) for member in chain) else self.threads
+            async with limit:
+                if node.kind in ROW_KINDS:
+                    await build_chain(self.ledger, chain, decision)
+                else:
+                    await build_table(self.ledger, node, decision)
+
+    def _is_heavy(self, node: Node) -> bool:
+        llms = self.session.project.target.llms
+        return node.kind in HEAVY_KINDS or any(llms[name].provider == "embedded" for name in connections_of(node))
+
+
+def run(
+    session: Session, names: Sequence[NodeName], options: RunOptions, listeners: Sequence[Listener] = ()
+) -> list[NodeResult]:
+    """Build `names` and what they need; returns how every node ended, in order.
+
+    Raises UsageError where a selection cannot be built, StoreError where the store cannot be used.
+    """
+
+    def emit(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    began = time.monotonic()
+    state = State(session, pointers=session.pointers())
+    state.is_forced = frozenset(names) if options.full_refresh else frozenset()
+    chosen = nodes_to_build(session, state, names)
+    for name in stale_parents(session, state, chosen):
+        emit(Warned(f"`{name}` is read as it was built, though its declaration has changed since; select it too", name))
+    emit(RunStarted(tuple((name, session.node(name).kind) for name in chosen)))
+    try:
+        results = asyncio.run(Run(session, state, chosen, options, emit).execute())
+    finally:
+        if options.publish and state.moved:
+            session.store.environments.move(session.environment, state.moved)
+    emit(RunFinished(tuple(results), round(time.monotonic() - began, 3)))
+    return results

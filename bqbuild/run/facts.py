@@ -1,0 +1,87 @@
+"""What planning must know of the world: who the LLMs are, which weights and code there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from bqbuild.config.project import Project
+from bqbuild.core.errors import ProjectError
+from bqbuild.core.records import Node, NodeName
+from bqbuild.graph.recipe import Facts, LlmFact
+from bqbuild.llm import provider_kind
+from bqbuild.nodes import SEMANTICS
+
+
+def gather_facts(project: Project, nodes: Iterable[Node]) -> Facts:
+    """The facts that the recipes of `nodes` need. An LLM or model that is not there is known by its name only:
+    planning goes on, and building the node says what is missing."""
+    nodes = list(nodes)
+    return Facts(
+        semantics=SEMANTICS,
+        llms={name: _llm_fact(project, name) for name in sorted(_connections(nodes))},
+        weights={name: _weights(name) for name in sorted(_weight_names(project, nodes))},
+        code={node.name: _code(project, node) for node in nodes if node.kind == "python"},
+    )
+
+
+def connections_of(node: Node) -> set[str]:
+    """The connections that a node's calls go to."""
+    if node.kind in ("synthesize", "refine", "annotate"):
+        return {node.spec.llm}
+    if node.kind == "filter":
+        return {rule.judge.llm for rule in node.spec.rules if rule.judge is not None}
+    return set()
+
+
+def is_paid(node: Node) -> bool:
+    """Whether building a node calls LLMs or trains: what a run must not start unasked."""
+    return bool(connections_of(node)) or node.kind in ("train", "evaluate")
+
+
+def _connections(nodes: Iterable[Node]) -> set[str]:
+    return {name for node in nodes for name in connections_of(node)}
+
+
+def _llm_fact(project: Project, name: str) -> LlmFact:
+    connection = project.target.llms[name]
+    kind = provider_kind(connection.provider)
+    try:
+        identity = kind.identity(connection)
+    except ProjectError:
+        identity = {"model": connection.model, "missing": True}
+    return LlmFact(identity, kind.constrains(connection))
+
+
+def _weight_names(project: Project, nodes: Iterable[Node]) -> set[str]:
+    names: set[str] = set()
+    for node in nodes:
+        if node.kind == "mix" and node.spec.tokens:
+            names.add(node.spec.tokenizer)
+        elif node.kind == "train":
+            names |= {name for name in (node.spec.base, node.spec.tokenizer) if isinstance(name, str)}
+        elif node.kind == "evaluate":
+            names |= set(node.spec.models.values())
+    return {name for name in names if NodeName(name) not in project.nodes}
+
+
+def _weights(name: str) -> Mapping[str, Any]:
+    from bqbuild.llm.weights import weights_identity  # imports nothing heavy, but only these nodes need it
+
+    try:
+        return weights_identity(name)
+    except ProjectError:
+        return {"model": name, "missing": True}
+
+
+def _code(project: Project, node: Node) -> dict[str, Any]:
+    from bqbuild.nodes.python import code_of
+
+    versions: dict[str, str | None] = {}
+    for package in node.spec.packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {"code": code_of(project, node), "packages": versions}

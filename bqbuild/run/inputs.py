@@ -1,0 +1,51 @@
+"""What a node would read right now: the columns, and the digest of their content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bqbuild.config.project import Project
+from bqbuild.core.errors import BuildError, did_you_mean
+from bqbuild.core.records import ID, LINEAGE_COLUMNS, ROOTS, Node, ReadInput, Reads, Table
+from bqbuild.graph.reads import reads_of
+from bqbuild.nodes.source import files_digest
+from bqbuild.store.base import Tables
+
+
+def read_inputs(node: Node, project: Project, tables: Tables, parents: Mapping[str, Table]) -> dict[str, ReadInput]:
+    """The inputs of a build key, by `str(ref)`; a source's one input is its `files`."""
+    if node.kind == "source":
+        return {"files": ReadInput((), False, files_digest(node, project))}
+    schemas = {name: table.columns for name, table in parents.items()}
+    inputs = {}
+    for name, reads in reads_of(node, project, schemas).items():
+        table = parents[name]
+        columns = _resolved(node, name, reads, table)
+        counted = [*columns, *((ID, ROOTS) if reads.ids else ())]
+        inputs[name] = ReadInput(columns, reads.ids, tables.content_digest(table, counted))
+    return inputs
+
+
+def _resolved(node: Node, parent: str, reads: Reads, table: Table) -> tuple[str, ...]:
+    """The columns read, as the table spells them, sorted. DuckDB does not mind case, so neither does this."""
+    if reads.columns is None:
+        return tuple(sorted(table.user_columns))
+    names = {column.name.lower(): column.name for column in table.columns}
+    found = set()
+    for column in reads.columns:
+        if column in LINEAGE_COLUMNS:
+            continue
+        if column.lower() not in names:
+            if node.kind == "evaluate":  # a benchmark may lack one of the `by` columns of another
+                continue
+            raise BuildError(
+                f"`{node.name}` reads `{column}`, which `{parent}` does not have",
+                where=node.where,
+                hint=did_you_mean(column, names.values()) or _listed(table.user_columns),
+            )
+        found.add(names[column.lower()])
+    return tuple(sorted(found))
+
+
+def _listed(columns: Sequence[str]) -> str:
+    return f"it has {', '.join(columns)}"

@@ -1,0 +1,97 @@
+"""The books of a run: what began, what it bought, how it ended, and what is recorded of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bqbuild.core.errors import BqError
+from bqbuild.core.events import Listener, NodeFinished, NodeResult, NodeStarted
+from bqbuild.core.hashing import Digest
+from bqbuild.core.records import Node, NodeName, ReadInput, Trace
+from bqbuild.run.desk import Desk, Tally
+from bqbuild.run.session import Session
+from bqbuild.run.state import Output, State
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a node ended, for the nodes below it: whether they may build on it."""
+
+    result: NodeResult
+    is_usable: bool
+
+
+class Ledger:
+    """Everything that builds in one run writes here. Used from the event loop's thread but for `record`."""
+
+    def __init__(self, session: Session, state: State, desk: Desk, names: Sequence[NodeName], emit: Listener) -> None:
+        loop = asyncio.get_running_loop()
+        self.session = session
+        self.state = state
+        self.desk = desk
+        self.emit = emit
+        self.endings: dict[NodeName, asyncio.Future[Ending]] = {name: loop.create_future() for name in names}
+        self.tallies: dict[NodeName, Tally] = {}
+        self.has_failed = False
+        self._started: dict[NodeName, float] = {}
+
+    def finish(self, node: Node, status: str, reason: str, output: Output | None = None) -> None:
+        """A node has ended."""
+        if self.endings[node.name].done():
+            return
+        began = self._started.get(node.name)
+        tables = output.tables if output else {}
+        tally = self.tallies.get(node.name, Tally())
+        tally.rows = tables[""].rows if "" in tables else tally.rows
+        result = NodeResult(
+            name=node.name,
+            kind=node.kind,
+            status=status,
+            reason=reason,
+            counts=tally.counts(),
+            seconds=round(time.monotonic() - began, 3) if began is not None else 0.0,
+            table=tables[""].digest if "" in tables else None,
+            sides={side: table.rows for side, table in tables.items() if side},
+        )
+        self.has_failed |= status == "error"
+        self.endings[node.name].set_result(Ending(result, output is not None))
+        self.emit(NodeFinished(result))
+
+    def fail(self, node: Node, error: BqError) -> None:
+        """A node could not be built."""
+        self.finish(node, "error", str(error))
+
+    def start(self, node: Node, reason: str, rows: int | None) -> None:
+        """A node is about to be built."""
+        self._started[node.name] = time.monotonic()
+        self.tallies[node.name] = Tally()
+        self.emit(NodeStarted(node.name, reason, rows))
+
+    def record(self, node: Node, key: Digest, inputs: dict[str, ReadInput], output: Output, missing: int) -> None:
+        """Write down what was built, then let the environment see it."""
+        recipe = self.session.recipe(node.name)
+        tally = self.tallies[node.name]
+        trace = Trace(
+            key=key,
+            node=node.name,
+            kind=node.kind,
+            recipe=recipe.digest,
+            components=recipe.components,
+            inputs=inputs,
+            outputs={side: table.digest for side, table in output.tables.items()},
+            complete=missing == 0,
+            stats={"rows": output.tables[""].rows, "missing": missing, "calls": tally.new, "cost": tally.cost},
+        )
+        self.session.store.traces.put(trace)
+        self.state.settle(node.name, output)
+
+    def finish_built(self, node: Node, reason: str, output: Output, missing: int) -> None:
+        """A node was built, whole or but for rows that had no answer."""
+        if missing:
+            rows = "row has" if missing == 1 else "rows have"
+            self.finish(node, "partial", f"{missing} {rows} no answer; `bqbuild run` asks again", output)
+        else:
+            self.finish(node, "success", reason, output)

@@ -1,0 +1,19 @@
+"""How a run is to be carried out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """`full_refresh` builds selected nodes again (calls are still looked up); `tests` makes a run a `build`;
+    `free_only` stops before the first node that calls an LLM or trains; `publish` moves the environment's pointers."""
+
+    full_refresh: bool = False
+    tests: bool = False
+    free_only: bool = False
+    publish: bool = True
+    fail_fast: bool = False
+    threads: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))

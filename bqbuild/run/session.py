@@ -1,0 +1,104 @@
+"""An opened project: its files read and checked, its graph, and its store when it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bqbuild.config.project import Project, find_project, load_project
+from bqbuild.core.errors import ProjectErrors
+from bqbuild.core.records import Node, NodeName, Recipe
+from bqbuild.graph.columns import check_columns
+from bqbuild.graph.dag import Dag, build_dag
+from bqbuild.graph.recipe import Facts, recipe_of
+from bqbuild.run.facts import gather_facts
+from bqbuild.store import open_store
+from bqbuild.store.base import Pointer, Store
+
+
+class Session:
+    """One command's view of a project. A context manager: leaving it closes the store."""
+
+    def __init__(self, project: Project, dag: Dag) -> None:
+        self.project = project
+        self.dag = dag
+        self._store: Store | None = None
+        self._facts: Facts | None = None
+        self._recipes: dict[NodeName, Recipe] = {}
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def environment(self) -> str:
+        """`<project>/<environment>`."""
+        return self.project.environment
+
+    @property
+    def artifacts(self) -> Path:
+        """`.bqbuild/<target>/`, where commands leave what they report."""
+        return self.project.artifacts
+
+    @property
+    def store(self) -> Store:
+        """The target's store; opened at the first look."""
+        if self._store is None:
+            self._store = open_store(self.project.store_path)
+        return self._store
+
+    def node(self, name: NodeName) -> Node:
+        """The node of that name, which must exist."""
+        return self.project.nodes[name]
+
+    def recipe(self, name: NodeName) -> Recipe:
+        """The node's recipe; facts are looked up once for all nodes."""
+        if self._facts is None:
+            self._facts = gather_facts(self.project, self.project.nodes.values())
+        if name not in self._recipes:
+            self._recipes[name] = recipe_of(self.node(name), self.project, self._facts)
+        return self._recipes[name]
+
+    def pointers(self) -> dict[NodeName, Pointer]:
+        """Where the environment's names point now."""
+        return self.store.environments.read(self.environment)
+
+    def models(self) -> list[NodeName]:
+        """All nodes that are not sources, in the order of the graph."""
+        return [name for name in self.dag.order if self.node(name).kind != "source"]
+
+    def close(self) -> None:
+        """Close the store."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+
+def open_session(
+    project_dir: Path | None = None,
+    *,
+    target: str | None = None,
+    variables: Mapping[str, Any] | None = None,
+) -> Session:
+    """Read and check a project. Raises ProjectErrors with every mistake that can be found without running it."""
+    root = project_dir if project_dir is not None else find_project(Path.cwd())
+    project = load_project(root, target=target, variables=variables)
+    dag = build_dag(project.nodes)
+    mistakes = check_columns(project, dag).errors
+    if mistakes:
+        raise ProjectErrors(mistakes)
+    return Session(project, dag)
+
+
+def with_sources(session: Session, names: Iterable[NodeName]) -> set[NodeName]:
+    """The names and the sources that they read."""
+    chosen = set(names)
+    for name in list(chosen):
+        chosen |= {parent for parent in session.dag.parents[name] if session.node(parent).kind == "source"}
+    return chosen

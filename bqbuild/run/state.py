@@ -1,0 +1,110 @@
+"""What a run knows: what every node came to, and what is remembered of earlier builds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bqbuild.core.hashing import Digest
+from bqbuild.core.records import Node, NodeName, ReadInput, Table, Trace
+from bqbuild.graph.recipe import build_key
+from bqbuild.plan.rebuild import CACHED, Decision, Known, decide
+from bqbuild.run.inputs import read_inputs
+from bqbuild.run.session import Session
+from bqbuild.store.base import Pointer
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A node's tables by side ("" is the main one), and the trace that made them."""
+
+    trace: Digest
+    tables: Mapping[str, Table]
+
+    def pointer(self) -> Pointer:
+        """What an environment keeps of it."""
+        return Pointer(self.trace, {side: table.digest for side, table in self.tables.items()})
+
+
+@dataclass(slots=True)
+class State:
+    """Shared by everything that builds in one run. Reads and decides; writes only traces and pointers."""
+
+    session: Session
+    is_forced: frozenset[NodeName] = frozenset()
+    outputs: dict[NodeName, Output] = field(default_factory=dict)
+    pointers: Mapping[NodeName, Pointer] = field(default_factory=dict)
+    moved: dict[NodeName, Pointer] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def parents(self, node: Node) -> dict[str, Table] | None:
+        """The tables that `node` reads, by `str(ref)`, or None while one of them is not built."""
+        found: dict[str, Table] = {}
+        for ref in node.refs:
+            output = self.output(ref.node)
+            if output is None or ref.side not in output.tables:
+                return None
+            found[str(ref)] = output.tables[ref.side]
+        return found
+
+    def output(self, name: NodeName) -> Output | None:
+        """What the node came to in this run, or else what the environment points to."""
+        if name not in self.outputs and name in self.pointers:
+            known = self.find(self.pointers[name])
+            if known is not None:
+                self.outputs[name] = known
+        return self.outputs.get(name)
+
+    def find(self, pointer: Pointer) -> Output | None:
+        """The tables of a pointer, where all of them are in the store."""
+        tables: dict[str, Table] = {}
+        for side, digest in pointer.tables.items():
+            table = self.session.store.tables.find(digest)
+            if table is None:
+                return None
+            tables[side] = table
+        return Output(pointer.trace, tables)
+
+    def decide(self, node: Node, *, unbuilt: Sequence[NodeName] = ()) -> tuple[Decision, dict[str, ReadInput] | None]:
+        """Whether the node must be built, and what it would read. Reuses its tables where it need not."""
+        recipe = self.session.recipe(node.name)
+        before = self._before(node)
+        parents = None if unbuilt else self.parents(node)
+        if parents is None:
+            waiting = unbuilt or [ref.node for ref in node.refs if self.output(ref.node) is None]
+            known = Known(before=before)
+            return decide(node, recipe, None, known, unbuilt=waiting, is_forced=node.name in self.is_forced), None
+        inputs = read_inputs(node, self.session.project, self.session.store.tables, parents)
+        key = build_key(recipe, inputs)
+        trace = self.session.store.traces.find([key]).get(key)
+        output = self.find(Pointer(key, trace.outputs)) if trace is not None else None
+        known = Known(trace, output is not None and self._has_folders(node, output), before)
+        decision = decide(node, recipe, inputs, known, key=key, is_forced=node.name in self.is_forced)
+        if decision.action == CACHED and output is not None:
+            self.settle(node.name, output)
+        return decision, inputs
+
+    def settle(self, name: NodeName, output: Output) -> None:
+        """The node has come to this."""
+        with self.lock:
+            self.outputs[name] = output
+            if self.pointers.get(name) != output.pointer():
+                self.moved[name] = output.pointer()
+
+    def _before(self, node: Node) -> Trace | None:
+        pointer = self.pointers.get(node.name)
+        return self.session.store.traces.find([pointer.trace]).get(pointer.trace) if pointer else None
+
+    def _has_folders(self, node: Node, output: Output) -> bool:
+        """Whether the checkpoints that a train node's table names are still there."""
+        if node.kind != "train":
+            return True
+        tables = self.session.store.tables
+        digests = {
+            value
+            for batch in tables.batches(output.tables[""], ["checkpoint"])
+            for value in batch.column(0).to_pylist()
+            if value
+        }
+        return all(self.session.store.folders.find(Digest(value)) is not None for value in digests)

@@ -1,0 +1,92 @@
+"""Builds one node of a table kind: its inputs are whole, its work runs in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+
+from bqbuild.core.errors import BuildError
+from bqbuild.core.events import NodeProgress
+from bqbuild.core.records import Node, RowError
+from bqbuild.nodes import table_kind
+from bqbuild.nodes.base import BuildContext, RowProgram, RowsDone
+from bqbuild.plan.rebuild import Decision
+from bqbuild.run.ledger import Ledger
+from bqbuild.run.rows import row_groups
+from bqbuild.run.stage import Limits, Stage
+from bqbuild.run.state import Output
+from bqbuild.store.base import ORDER
+
+
+async def build_table(ledger: Ledger, node: Node, decision: Decision) -> None:
+    """Build the node and record it."""
+    parents = ledger.state.parents(node)
+    if parents is None or decision.key is None:
+        raise BuildError(f"`{node.name}` has parents that are not built")
+    reason = decision.reasons[0].message
+    ledger.start(node, reason, max((table.rows for table in parents.values()), default=None))
+    inputs = (await asyncio.to_thread(ledger.state.decide, node))[1] or {}
+    scratch = ledger.session.store.scratch / decision.key
+    ctx = make_context(ledger, node, scratch)
+    built = await asyncio.to_thread(table_kind(node.kind).build, node, parents, ctx)
+    output = Output(decision.key, {"": built.table, **built.sides})
+    await asyncio.to_thread(ledger.record, node, decision.key, inputs, output, built.incomplete)
+    shutil.rmtree(scratch, ignore_errors=True)
+    ledger.finish_built(node, reason, output, built.incomplete)
+
+
+def make_context(ledger: Ledger, node: Node, scratch: Path) -> BuildContext:
+    """What a kind may use while it builds `node`. The scratch folder is the build key's own: it survives a kill."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    loop = asyncio.get_running_loop()
+
+    def run_rows(program: RowProgram, batches: Iterable[pa.RecordBatch]) -> RowsDone:
+        return asyncio.run_coroutine_threadsafe(_judge(ledger, node, program, batches), loop).result()
+
+    return BuildContext(
+        node=node.name,
+        project=ledger.session.project,
+        store=ledger.session.store,
+        scratch=scratch,
+        emit=lambda event: loop.call_soon_threadsafe(ledger.emit, event) and None,
+        run_rows=run_rows,
+    )
+
+
+class _Collected:
+    """A sink that keeps the rows: verdicts are small."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.schema = schema
+        self.batches: list[pa.Table] = []
+
+    def write(self, data: pa.RecordBatch | pa.Table) -> None:
+        """Keep the rows."""
+        table = pa.Table.from_batches([data]) if isinstance(data, pa.RecordBatch) else data
+        self.batches.append(table.drop_columns([ORDER]))
+
+    def table(self) -> pa.Table:
+        """All rows kept so far."""
+        return pa.concat_tables(self.batches) if self.batches else self.schema.empty_table()
+
+
+async def _judge(ledger: Ledger, node: Node, program: RowProgram, batches: Iterable[pa.RecordBatch]) -> RowsDone:
+    sink = _Collected(program.schema)
+    limits = Limits(node.spec.max_error_rate, node.spec.budget)
+
+    def progress(stage: Stage) -> None:
+        ledger.emit(NodeProgress(node.name, stage.tally.counts(), stage.seen))
+
+    stage = Stage(node.name, program, ledger.desk, sink, limits=limits, on_progress=progress)
+    stage.tally = ledger.tallies[node.name]
+    for group in row_groups(batches):
+        await stage.feed(group)
+    await stage.close()
+    if stage.failure is not None:
+        raise stage.failure
+    errors: list[RowError] = stage.errors
+    return RowsDone(sink.table(), errors, stage.missing)
