@@ -10,11 +10,17 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from bqbuild.core.errors import StoreError
 from bqbuild.core.hashing import Digest
 from bqbuild.core.records import CallKey, CallRecord, NodeName, Table, Trace
 
 ORDER = "_bq_order"
 """A binary column that a writer sorts by and drops; for rows that finish out of order."""
+
+
+class DamagedError(StoreError):
+    """A file of the store is not what was written. A damaged table or folder is set aside at once, so that `find` no
+    longer gives it and a build makes it again; damaged calls stay where they are."""
 
 
 class TableWriter(Protocol):

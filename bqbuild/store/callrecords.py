@@ -1,0 +1,71 @@
+"""Call records as JSON objects, the form that journals and segments share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bqbuild.core.records import CallKey, CallRecord, ChatReply, ChatRequest, Constraint, Message
+
+
+def record_to_json(record: CallRecord) -> dict[str, Any]:
+    """A record as a JSON object; every distinction that a call key makes is kept."""
+    request, reply = record.request, record.reply
+    return {
+        "key": record.key,
+        "llm": record.llm,
+        "identity": dict(record.identity),
+        "messages": [[message.role, message.content] for message in request.messages],
+        "params": dict(request.params),
+        "sample": request.sample,
+        "constraint": _constraint_to_json(request.constraint),
+        "text": reply.text,
+        "reasoning": reply.reasoning,
+        "finish_reason": reply.finish_reason,
+        "input_tokens": reply.input_tokens,
+        "output_tokens": reply.output_tokens,
+        "model": reply.model,
+        "fingerprint": reply.fingerprint,
+        "cost": record.cost,
+        "seconds": record.seconds,
+        "created": record.created,
+    }
+
+
+def record_from_json(body: Mapping[str, Any]) -> CallRecord:
+    """What `record_to_json` wrote. Raises KeyError or TypeError for anything else."""
+    request = ChatRequest(
+        messages=tuple(Message(role, content) for role, content in body["messages"]),
+        params=body["params"],
+        sample=body["sample"],
+        constraint=_constraint_from_json(body["constraint"]),
+    )
+    reply = ChatReply(
+        text=body["text"],
+        reasoning=body["reasoning"],
+        finish_reason=body["finish_reason"],
+        input_tokens=body["input_tokens"],
+        output_tokens=body["output_tokens"],
+        model=body["model"],
+        fingerprint=body["fingerprint"],
+    )
+    return CallRecord(
+        key=CallKey(body["key"]),
+        llm=body["llm"],
+        identity=body["identity"],
+        request=request,
+        reply=reply,
+        cost=body["cost"],
+        seconds=body["seconds"],
+        created=body["created"],
+    )
+
+
+def _constraint_to_json(constraint: Constraint | None) -> dict[str, Any] | None:
+    if constraint is None:
+        return None
+    return {"choices": list(constraint.choices), "json_schema": constraint.json_schema}
+
+
+def _constraint_from_json(body: Mapping[str, Any] | None) -> Constraint | None:
+    return None if body is None else Constraint(tuple(body["choices"]), body["json_schema"])

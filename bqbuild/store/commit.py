@@ -1,0 +1,159 @@
+"""Makes appended calls durable in groups: one thread writes and fsyncs, many coroutines wait.
+
+    append() ── line, future ──> queue ──> thread: all that waits ── write, fsync ──> futures resolved
+
+A group is what arrived while the group before it was being written, and within `GATHER_SECONDS` after its first call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bqbuild.core.errors import StoreError
+from bqbuild.store.disk import FULL, disk_error
+from bqbuild.store.journal import JournalWriter
+
+log = logging.getLogger(__name__)
+
+GATHER_SECONDS = 0.01
+GROUP_BYTES = 16 << 20
+RESERVE_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    line: bytes
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[None]
+
+
+class GroupCommit:
+    """Owns this process's journal and the thread that writes it. Some space is kept in reserve, so that the answers
+    in flight when the disk fills up are still kept."""
+
+    def __init__(self, folder: Path, scratch: Path) -> None:
+        self._folder = folder
+        self._scratch = scratch
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._start = threading.Lock()
+        self._journal: JournalWriter | None = None
+        self._reserve = scratch / "reserve"
+        self._full: StoreError | None = None
+        self.written: list[Path] = []
+
+    async def append(self, line: bytes) -> None:
+        """Return when the line is durable. Raises StoreError where it is not, or where it is and nothing more will be."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        with self._start:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="call-log", daemon=True)
+                self._thread.start()
+        self._queue.put(_Waiting(line, loop, done))
+        await done
+
+    def close(self) -> None:
+        """Write what waits, and give up the journal. Later appends begin another one."""
+        with self._start:
+            if self._thread is not None:
+                self._queue.put(None)
+                self._thread.join()
+                self._thread = None
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        self._reserve.unlink(missing_ok=True)
+
+    def _work(self) -> None:
+        more = True
+        while more:
+            group, more = self._next_group()
+            if group:
+                _resolve(group, self._write([waiting.line for waiting in group]))
+
+    def _next_group(self) -> tuple[list[_Waiting], bool]:
+        """What waits, and whether to go on; blocks until something does."""
+        group: list[_Waiting] = []
+        size = 0
+        until = float("inf")
+        while size < GROUP_BYTES:
+            try:
+                item = self._queue.get(timeout=max(0.0, until - time.monotonic()) if group else None)
+            except queue.Empty:
+                break
+            if item is None:
+                return group, False
+            if not group:
+                until = time.monotonic() + GATHER_SECONDS
+            group.append(item)
+            size += len(item.line)
+        return group, True
+
+    def _write(self, lines: Sequence[bytes]) -> StoreError | None:
+        """Write and fsync a group: in a journal of its own where the one in use has failed."""
+        try:
+            self._append(lines)
+            return self._full
+        except OSError as error:
+            return self._write_again(lines, error)
+
+    def _write_again(self, lines: Sequence[bytes], error: OSError) -> StoreError | None:
+        log.warning("the journal in %s failed: %s", self._folder, error)
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        if error.errno in FULL and self._reserve.exists():
+            self._reserve.unlink()
+            self._full = disk_error(error, self._folder)
+        try:
+            self._append(lines)
+        except OSError as second:
+            if self._journal is not None:
+                self._journal.close()
+                self._journal = None
+            return disk_error(second, self._folder)
+        return self._full
+
+    def _append(self, lines: Sequence[bytes]) -> None:
+        if self._journal is None:
+            self._journal = JournalWriter(self._folder, self._scratch)
+            self.written.append(self._journal.path)
+            if self._full is None:
+                _reserve(self._reserve)
+        self._journal.append(lines)
+
+
+def _reserve(path: Path) -> None:
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+
+
+def _resolve(group: Sequence[_Waiting], error: StoreError | None) -> None:
+    """Tell the coroutines that wait, in as few calls into their loops as there are loops."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for waiting in group:
+        by_loop.setdefault(waiting.loop, []).append(waiting.done)
+    for loop, futures in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_settle, futures, error)
+        except RuntimeError:
+            log.warning("calls were recorded after the run that made them had ended")
+
+
+def _settle(futures: Sequence[asyncio.Future[None]], error: StoreError | None) -> None:
+    for future in futures:
+        if future.done():  # cancelled meanwhile; the call is recorded all the same
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(StoreError(error.message, hint=error.hint))

@@ -1,0 +1,70 @@
+"""Environments in a folder: `<project>/<environment>.json`, a set of pointers that moves under a lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from bqbuild.core.errors import StoreError
+from bqbuild.core.hashing import Digest
+from bqbuild.core.records import NodeName
+from bqbuild.store.base import DamagedError, Pointer
+from bqbuild.store.disk import checked_json, locked, read_checked, write_atomic
+
+
+class LocalEnvironments:
+    """The environments of a folder store."""
+
+    def __init__(self, root: Path, *, scratch: Path, locks: Path) -> None:
+        self._root = root
+        self._scratch = scratch
+        self._locks = locks
+
+    def read(self, environment: str) -> dict[NodeName, Pointer]:
+        """The pointers of `<project>/<environment>`; empty where there is none yet. Raises DamagedError."""
+        path = self._path(environment)
+        try:
+            body = read_checked(path)
+        except ValueError as error:
+            raise DamagedError(
+                f"{path} is damaged: {error}",
+                hint="delete it and run again: the tables and calls of the environment are still in the store",
+            ) from error
+        if body is None:
+            return {}
+        return {
+            NodeName(name): Pointer(Digest(entry["trace"]), {side: Digest(d) for side, d in entry["tables"].items()})
+            for name, entry in body["pointers"].items()
+        }
+
+    def move(self, environment: str, pointers: Mapping[NodeName, Pointer | None]) -> None:
+        """Set (or with None remove) pointers, atomically, keeping those that others moved meanwhile.
+
+        Raises StoreError.
+        """
+        path = self._path(environment)
+        with locked(self._locks / f"environment-{quote(environment, safe='')}.lock"):
+            current = self.read(environment)
+            moved = {**current, **pointers}
+            kept = {name: pointer for name, pointer in moved.items() if pointer is not None}
+            if kept == current:
+                return
+            entries = {name: {"trace": pointer.trace, "tables": dict(pointer.tables)} for name, pointer in kept.items()}
+            write_atomic(path, checked_json({"environment": environment, "pointers": entries}), self._scratch)
+
+    def names(self) -> list[str]:
+        """All environments of the store, sorted."""
+        found = (path.relative_to(self._root).with_suffix("") for path in self._root.glob("*/*.json"))
+        return sorted("/".join(unquote(part) for part in path.parts) for path in found)
+
+    def _path(self, environment: str) -> Path:
+        project, slash, name = environment.partition("/")
+        if not (project and slash and name):
+            raise StoreError(f"`{environment}` does not name an environment", hint="write <project>/<environment>")
+        return self._root / _file_name(project) / f"{_file_name(name)}.json"
+
+
+def _file_name(name: str) -> str:
+    """`name` as one harmless part of a path: `..` and `/` cannot leave the folder."""
+    return quote(name, safe="").replace(".", "%2E")

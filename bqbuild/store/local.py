@@ -1,0 +1,97 @@
+"""A store in a folder.
+
+<store>/v1/tables/ab/<digest>/        Parquet files and table.json
+<store>/v1/folders/ab/<digest>/       checkpoints: files/ and folder.json
+<store>/v1/traces/ab/<key>.json
+<store>/v1/calls/                     journals of running processes, segments/ of finished ones
+<store>/v1/environments/<project>/<environment>.json
+<store>/v1/leases/                    lock files
+<store>/v1/scratch/                   unfinished work: <build key>/ of builds, session-<id>/ of one process
+<store>/v1/damaged/                   what failed its checksum, for a look
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from uuid import uuid4
+
+from bqbuild.store.calls import LocalCallLog
+from bqbuild.store.content import ContentFolders, remove_tree
+from bqbuild.store.disk import disk_errors, try_lock
+from bqbuild.store.environments import LocalEnvironments
+from bqbuild.store.folders import LocalFolders
+from bqbuild.store.leases import LocalLeases
+from bqbuild.store.tables import LocalTables
+from bqbuild.store.traces import LocalTraces
+
+
+class LocalStore:
+    """All parts of a store, in one folder."""
+
+    def __init__(self, path: Path) -> None:
+        root = path / "v1"
+        locks = root / "leases"
+        self.scratch = root / "scratch"
+        with disk_errors(root):
+            for folder in (locks, self.scratch, root / "calls" / "segments"):
+                folder.mkdir(parents=True, exist_ok=True)
+        self._session = _Session(self.scratch, locks)
+        work = self._session.folder
+        places = {"damaged": root / "damaged", "locks": locks}
+        self.tables = LocalTables(ContentFolders(root / "tables", manifest="table.json", what="table", **places), work)
+        self.folders = LocalFolders(
+            ContentFolders(root / "folders", manifest="folder.json", what="folder", **places), work
+        )
+        self.traces = LocalTraces(root / "traces", scratch=work, locks=locks)
+        self.calls = LocalCallLog(root / "calls", scratch=work)
+        self.environments = LocalEnvironments(root / "environments", scratch=work, locks=locks)
+        self.leases = LocalLeases(locks)
+
+    def close(self) -> None:
+        """Release what is held and make everything durable. Raises StoreError."""
+        self.leases.close()
+        try:
+            self.calls.close()
+        finally:
+            self._session.close()
+
+
+def open_local(path: str) -> LocalStore:
+    """Open the store in the folder `path`, which is made where it is missing. Raises StoreError."""
+    return LocalStore(Path(path))
+
+
+class _Session:
+    """A folder for the unfinished files of this process, removed at the end: by us, or by a later process when this
+    one was killed. A lock, taken before the folder is made, says that we live."""
+
+    def __init__(self, scratch: Path, locks: Path) -> None:
+        self._remove_dead(scratch, locks)
+        name = f"session-{uuid4().hex}"
+        self.folder = scratch / name
+        self._lock_path = locks / f"{name}.lock"
+        with disk_errors(self.folder):
+            self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o666)
+            try_lock(self._lock)
+            self.folder.mkdir()
+
+    def close(self) -> None:
+        remove_tree(self.folder)
+        self._lock_path.unlink(missing_ok=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    @staticmethod
+    def _remove_dead(scratch: Path, locks: Path) -> None:
+        for folder in scratch.glob("session-*"):
+            path = locks / f"{folder.name}.lock"
+            with disk_errors(path):
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+                try:
+                    if try_lock(descriptor):
+                        remove_tree(folder)
+                        path.unlink(missing_ok=True)
+                finally:
+                    os.close(descriptor)

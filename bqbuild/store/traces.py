@@ -1,0 +1,92 @@
+"""Traces in a folder: one small JSON file for each build key."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bqbuild.core.hashing import Digest
+from bqbuild.core.records import NodeName, ReadInput, Trace
+from bqbuild.store.disk import checked_json, locked, read_checked, write_atomic
+
+log = logging.getLogger(__name__)
+
+
+class LocalTraces:
+    """The traces of a folder store."""
+
+    def __init__(self, root: Path, *, scratch: Path, locks: Path) -> None:
+        self._root = root
+        self._scratch = scratch
+        self._locks = locks
+
+    def find(self, keys: Sequence[Digest]) -> dict[Digest, Trace]:
+        """The traces recorded under these build keys. One that is damaged is as good as none: its node is built again,
+        from recorded calls."""
+        found = {}
+        for key in keys:
+            trace = self._read(key)
+            if trace is not None:
+                found[key] = trace
+        return found
+
+    def put(self, trace: Trace) -> None:
+        """Record a trace; the last one for a key wins, but a partial one never replaces a complete one.
+
+        Raises StoreError.
+        """
+        data = checked_json(_to_json(trace))
+        with locked(self._locks / f"traces-{trace.key[:2]}.lock"):
+            if not trace.complete:
+                known = self._read(trace.key)
+                if known is not None and known.complete:
+                    return
+            write_atomic(self._path(trace.key), data, self._scratch)
+
+    def _path(self, key: Digest) -> Path:
+        return self._root / key[:2] / f"{key}.json"
+
+    def _read(self, key: Digest) -> Trace | None:
+        path = self._path(key)
+        try:
+            body = read_checked(path)
+        except ValueError as error:
+            log.warning("%s is damaged (%s) and is not used", path, error)
+            return None
+        return _from_json(body) if body is not None and body["key"] == key else None
+
+
+def _to_json(trace: Trace) -> dict[str, Any]:
+    return {
+        "key": trace.key,
+        "node": trace.node,
+        "kind": trace.kind,
+        "recipe": trace.recipe,
+        "components": dict(trace.components),
+        "inputs": {
+            name: {"columns": list(read.columns), "ids": read.ids, "digest": read.digest}
+            for name, read in trace.inputs.items()
+        },
+        "outputs": dict(trace.outputs),
+        "complete": trace.complete,
+        "stats": dict(trace.stats),
+    }
+
+
+def _from_json(body: Mapping[str, Any]) -> Trace:
+    return Trace(
+        key=Digest(body["key"]),
+        node=NodeName(body["node"]),
+        kind=body["kind"],
+        recipe=Digest(body["recipe"]),
+        components={name: Digest(value) for name, value in body["components"].items()},
+        inputs={
+            name: ReadInput(tuple(read["columns"]), read["ids"], Digest(read["digest"]))
+            for name, read in body["inputs"].items()
+        },
+        outputs={side: Digest(value) for side, value in body["outputs"].items()},
+        complete=body["complete"],
+        stats=body["stats"],
+    )
