@@ -1,0 +1,9 @@
+select
+    source,
+    license,
+    split,
+    count(*) as rows,
+    sum(tokens) as tokens
+from {{ ref('boostqa') }}
+group by source, license, split
+order by source, license, split
