@@ -3,7 +3,7 @@ select
     license,
     split,
     count(*) as rows,
-    sum(tokens) as tokens
+    sum(tokens)::bigint as tokens
 from {{ ref('boostqa') }}
 group by source, license, split
 order by source, license, split

@@ -1,6 +1,6 @@
 -- reStructuredText → prose: labels, directives, table rules and markup go, the title is the first underlined line.
 select
-    file as seed_id,
+    regexp_extract(file, '([^/]+)\.rst$', 1) as seed_id,
     'datasets' as source,
     'BSD-3-Clause' as license,
     regexp_extract(text, '(?m)^([^\n]+)\n[-=~]{4,}\s*$', 1) as title,

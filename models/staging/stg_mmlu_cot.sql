@@ -19,17 +19,18 @@ parsed as (
             '^(.*?)\n\(A\) (.*?)\s+\(B\) (.*?)\s+\(C\) (.*?)\s+\(D\) (.*?)\nA: .*The answer is \(([A-D])\)',
             ['question', 'a', 'b', 'c', 'd', 'answer'],
             's'
-        ) as part
+        ) as fields
     from chunks
 )
 select
-    'mmlu-dev/' || subject || '/' || md5(trim(part.question) || part.a || part.b)[:8] as question_id,
+    'mmlu-dev/' || subject || '/' || md5(trim(fields.question) || fields.a || fields.b)[:8] as question_id,
     'mmlu_dev' as benchmark,
     subject,
-    trim(part.question) as question,
-    [trim(part.a), trim(part.b), trim(part.c), trim(part.d)] as choices,
-    ascii(part.answer) - ascii('A') as answer,
+    trim(fields.question) as question,
+    [trim(fields.a), trim(fields.b), trim(fields.c), trim(fields.d)] as choices,
+    ascii(fields.answer) - ascii('A') as answer,
     'en' as lang,
-    case when md5(trim(part.question))[:1] < '8' then 'probe' else 'eval' end as part
+    case when md5(trim(fields.question))[:1] < '8' then 'probe' else 'eval' end as part
 from parsed
-where part.answer <> ''
+where fields.answer <> ''
+qualify row_number() over (partition by subject, fields.question, fields.a, fields.b order by fields.answer) = 1

@@ -33,7 +33,7 @@ regexp_matches({{ column }}, '(?i)(buy|order) now|click here|promo code|limited 
 
 {# Text between friends, gossip, cries for help: nothing to learn from. #}
 {% macro looks_like_chatter(column) -%}
-regexp_matches({{ column }}, '(?i)\b(lol|pls|thx|lmao)\b|anyone up for|you won''t believe|fans are going wild|拼车|谁来谁举手|约吗')
+regexp_matches({{ column }}, '\b(lol|pls|thx|lmao)\b|(?i:anyone up for|you won''t believe|fans are going wild)|拼车|谁来谁举手|约吗')
 {%- endmacro %}
 
 {# Text that points at a source the reader does not have. #}
