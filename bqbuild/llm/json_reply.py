@@ -10,6 +10,8 @@ import re
 from typing import Any
 
 MAX_DEPTH = 64
+ATTEMPT_COST = 500
+"""Characters of the budget that a failed attempt costs beyond those it read."""
 
 
 class Number(str):
@@ -31,7 +33,8 @@ def _no_constant(name: str) -> Any:
 
 
 _STRICT = json.JSONDecoder(strict=False, parse_float=Number, parse_int=Number, parse_constant=_no_constant)
-_START = re.compile(r"[\[{]")
+# Where JSON may start; LaTeX and templates have braces too, but not before a quotation mark.
+_START = re.compile(r"""\{(?=\s*["'}\u201c])|\[(?=\s*["'{\[\]\-0-9tfnTFN\u201c])""")
 _SPACE = re.compile(r"(?:[ \t\r\n\ufeff\xa0]|//[^\n]*)*")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _WORD = re.compile(r"[A-Za-z]+")
@@ -74,7 +77,7 @@ def restore_latex(value: Any) -> Any:
 
 def _scan(text: str) -> list[Any]:
     found: list[Any] = []
-    position, budget = 0, 200_000 + 10 * len(text)
+    position, budget = 0, 300_000 + 3 * len(text)
     while budget > 0 and (start := _START.search(text, position)):
         for read in (_strict, _tolerant):
             try:
@@ -82,7 +85,7 @@ def _scan(text: str) -> list[Any]:
                 found.append(value)
                 break
             except NotJson as error:
-                budget -= max(error.position - start.start(), 1)
+                budget -= error.position - start.start() + ATTEMPT_COST + error.position // 16
         else:
             position = start.end()
     return found

@@ -46,6 +46,7 @@ _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _DRESS = " \t\r\n\"'`*_.,:;!()[]{}<>#\u201c\u201d\u2018\u2019\u3002\uff0c"
 _NEGATION = re.compile(r"(?:\bnot|\bno|n't|\bnever|\bneither|\bnor|\bthan)\s+(?:\w+\s+)?$", re.IGNORECASE)
+_OUT_OF = re.compile(r"(\d)\s*(?:/|\bout of\b)\s*\d+")
 _WIDE = "\u2e80"
 """From here on scripts (Chinese, Japanese, Korean) put no space between words."""
 
@@ -111,6 +112,8 @@ def match_label(text: str, labels: tuple[str, ...]) -> str | None:
     label mentioned anywhere, the label that the text starts with. A mention after a `not` counts for nothing.
     """
     text = text.strip()
+    if all(label.strip().isdecimal() for label in labels):
+        text = _OUT_OF.sub(r"\1", text)
     known = {label.strip().casefold(): label for label in labels}
     lines = text.splitlines() or [""]
     for part in (text, lines[0], lines[-1], lines[-1].rpartition(":")[2], lines[0].rpartition(":")[2]):
