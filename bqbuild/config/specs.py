@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-Scalar = str | int | float | bool | None
+from bqbuild.config.yamlfile import plain
 
 
 class Spec(BaseModel):
@@ -30,8 +30,16 @@ def _many(value: object) -> object:
     return [value] if isinstance(value, str | dict) else value
 
 
+def _plain(value: object) -> object:
+    """Numbers that remember how they were written are plain numbers where any value may stand."""
+    return plain(value)
+
+
 Text = Annotated[str, BeforeValidator(_text)]
 Texts = Annotated[list[Text], BeforeValidator(_many)]
+Value = Annotated[Any, BeforeValidator(_plain)]
+"""Any YAML value."""
+Scalar = Annotated[str | int | float | bool | None, BeforeValidator(_plain)]
 
 
 class ColumnSpec(Spec):
@@ -39,8 +47,8 @@ class ColumnSpec(Spec):
 
     name: str
     type: str | None = None
-    description: str = ""
-    tests: list[Any] = Field(default_factory=list)
+    description: Text = ""
+    tests: list[Value] = Field(default_factory=list)
 
 
 def _columns(value: object) -> object:
@@ -60,13 +68,13 @@ class CommonSpec(Spec):
     """Keys that every node takes."""
 
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")
-    description: str = ""
+    description: Text = ""
     tags: Texts = Field(default_factory=list)
-    meta: dict[str, Any] = Field(default_factory=dict)
+    meta: dict[str, Value] = Field(default_factory=dict)
     enabled: bool = True
     columns: Columns = Field(default_factory=list)
     contract: Literal["enforced"] | None = None
-    tests: list[Any] = Field(default_factory=list)
+    tests: list[Value] = Field(default_factory=list)
     group: str | None = None
     version: Text = "1"
 
@@ -105,7 +113,7 @@ class PythonSpec(CommonSpec):
     function: str
     mode: Literal["batch", "table"] = "batch"
     packages: Texts = Field(default_factory=list)
-    args: dict[str, Any] = Field(default_factory=dict)
+    args: dict[str, Value] = Field(default_factory=dict)
     reads: Texts | None = None
     """Columns that the function reads; all of them where this is left out."""
 
@@ -116,7 +124,7 @@ class OutputColumn(Spec):
     type: str = "string"
     values: Texts | None = None
     scale: tuple[int, int] | None = None
-    description: str = ""
+    description: Text = ""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -172,7 +180,7 @@ class LlmSpec(CommonSpec):
     where: str | None = None
     prompt: str
     llm: str
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, Value] = Field(default_factory=dict)
     output: OutputSpec
     carry: Texts | None = None
     on_error: Literal["drop", "null", "fail"] | None = None
@@ -184,7 +192,7 @@ class SynthesizeSpec(LlmSpec):
     """For each input row × matrix cell × sample, one call."""
 
     kind: Literal["synthesize"]
-    matrix: dict[str, list[Any]] = Field(default_factory=dict)
+    matrix: dict[str, list[Value]] = Field(default_factory=dict)
     samples: int = Field(default=1, ge=1)
 
 
@@ -220,7 +228,7 @@ class JudgeRule(Spec):
     llm: str
     output: OutputSpec
     accept: str
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, Value] = Field(default_factory=dict)
 
 
 class DedupRule(Spec):
@@ -345,7 +353,7 @@ class TrainSpec(CommonSpec):
 
     kind: Literal["train"]
     from_: str = Field(alias="from")
-    base: str | dict[str, Any] = "embedded"
+    base: str | dict[str, Value] = "embedded"
     """`embedded`, a local path, a hub id, another train node's name, or a transformers config to start from scratch."""
     tokenizer: str | None = None
     text: str = "text"
@@ -452,7 +460,7 @@ class ConnectionSpec(Spec):
     timeout: float = Field(default=120.0, gt=0)
     retries: int = Field(default=6, ge=0)
     price: PriceSpec = Field(default_factory=PriceSpec)
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, Value] = Field(default_factory=dict)
     constrain: bool | None = None
     context: int | None = Field(default=None, ge=1)
     """Longest prompt in tokens; a longer one is truncated by `embedded`, with a warning."""
@@ -466,7 +474,7 @@ class TargetSpec(Spec):
     store: str = ".bqbuild"
     engine: Literal["local", "ray"] = "local"
     environment: str | None = None
-    vars: dict[str, Any] = Field(default_factory=dict)
+    vars: dict[str, Value] = Field(default_factory=dict)
     llms: dict[str, ConnectionSpec] = Field(default_factory=dict)
 
 
@@ -482,16 +490,16 @@ class ProjectSpec(Spec):
 
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")
     version: Text = "1"
-    vars: dict[str, Any] = Field(default_factory=dict)
-    models: dict[str, Any] = Field(default_factory=dict)
+    vars: dict[str, Value] = Field(default_factory=dict)
+    models: dict[str, Value] = Field(default_factory=dict)
     selectors: dict[str, str] = Field(default_factory=dict)
 
 
 class PromptFrontMatter(Spec):
     """What stands between the `---` lines of a prompt file."""
 
-    description: str = ""
+    description: Text = ""
     system: str | None = None
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, Value] = Field(default_factory=dict)
     tags: Texts = Field(default_factory=list)
-    meta: dict[str, Any] = Field(default_factory=dict)
+    meta: dict[str, Value] = Field(default_factory=dict)

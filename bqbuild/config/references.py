@@ -1,0 +1,178 @@
+"""What a node names: other nodes, prompts, connections. Each must be there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from bqbuild.config.declarations import Declared
+from bqbuild.config.mistakes import Mistakes
+from bqbuild.config.prompts import PromptTemplate
+from bqbuild.config.specs import (
+    AnnotateSpec,
+    EvaluateSpec,
+    FilterSpec,
+    LlmSpec,
+    MixSpec,
+    OutputSpec,
+    PythonSpec,
+    RefineSpec,
+    SynthesizeSpec,
+    TargetSpec,
+    TrainSpec,
+    WeightsFrom,
+)
+from bqbuild.config.sqltext import Mention
+from bqbuild.core.errors import Where, did_you_mean
+from bqbuild.core.records import NodeName, Ref
+
+SIDES: Mapping[str, tuple[str, ...]] = {
+    "synthesize": ("errors",),
+    "refine": ("errors",),
+    "annotate": ("errors",),
+    "filter": ("rejects", "errors"),
+    "evaluate": ("summary",),
+}
+"""The side tables of each kind: `<name>__<side>`."""
+
+Key = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Who is there: the enabled nodes and the disabled ones, by name."""
+
+    enabled: Mapping[str, Declared]
+    disabled: Mapping[str, Declared]
+
+    def find(self, mention: Mention, mistakes: Mistakes) -> Ref | None:
+        """The node, or the side table, that is meant. None, with the mistake noted, where there is none."""
+        name, side = mention.name, ""
+        if name not in self.enabled and "__" in name:
+            base, _, last = name.rpartition("__")
+            if base in self.enabled or base in self.disabled:
+                name, side = base, last
+        node = self.enabled.get(name)
+        if node is None:
+            self._missing(name, mention, mistakes)
+            return None
+        if side and side not in SIDES.get(node.kind, ()):
+            has = ", ".join(f"{name}__{each}" for each in SIDES.get(node.kind, ())) or "none"
+            mistakes.add(f"'{name}' ({node.kind}) has no table '{mention.name}'", mention.where, f"side tables: {has}")
+            return None
+        if mention.kind == "ref" and node.kind == "source":
+            mistakes.add(f"'{name}' is a source", mention.where, f"write source('{name}')")
+        if mention.kind == "source" and node.kind != "source":
+            mistakes.add(f"'{name}' is a model", mention.where, f"write ref('{name}')")
+        return Ref(NodeName(name), side)
+
+    def _missing(self, name: str, mention: Mention, mistakes: Mistakes) -> None:
+        if name in self.disabled:
+            where = self.disabled[name].places.get("enabled", self.disabled[name].where)
+            mistakes.add(f"'{name}' is disabled", mention.where, f"see {where}")
+            return
+        what = {"ref": "model", "source": "source"}.get(mention.kind, "model or source")
+        sides = [f"{each}__{side}" for each, node in self.enabled.items() for side in SIDES.get(node.kind, ())]
+        mistakes.add(f"there is no {what} '{name}'", mention.where, did_you_mean(name, [*self.enabled, *sides]))
+
+
+def mentions(node: Declared, names: Names) -> Iterator[Mention]:
+    """The nodes that a declaration names."""
+    if node.sql is not None:
+        yield from node.sql.live_mentions()
+        return
+    for name, key in _named(node, names):
+        yield Mention("any", name, node.declaration.value_where(key))
+
+
+def _named(node: Declared, names: Names) -> Iterator[tuple[str, Key]]:
+    spec = node.spec
+    if isinstance(spec, PythonSpec):
+        for number, name in enumerate(spec.from_):
+            yield name, ("from", number)
+    elif isinstance(spec, LlmSpec | TrainSpec):
+        yield spec.from_, ("from",)
+        if isinstance(spec, TrainSpec) and isinstance(spec.base, str) and _is_trained(spec.base, names):
+            yield spec.base, ("base",)
+    elif isinstance(spec, FilterSpec):
+        yield spec.from_, ("from",)
+        for number, rule in enumerate(spec.rules):
+            for place, name in enumerate(rule.decontaminate.against if rule.decontaminate else ()):
+                yield name, ("rules", number, "decontaminate", "against", place)
+    elif isinstance(spec, MixSpec):
+        for number, source in enumerate(spec.from_):
+            yield source.model, ("from", number, "model")
+        if isinstance(spec.weights, WeightsFrom):
+            yield spec.weights.from_, ("weights", "from")
+    elif isinstance(spec, EvaluateSpec):
+        for number, benchmark in enumerate(spec.from_):
+            yield benchmark.model, ("from", number, "model")
+        for label, model in spec.models.items():
+            if _is_trained(model, names):
+                yield model, ("models", label)
+
+
+def _is_trained(name: str, names: Names) -> bool:
+    """Whether a model to start from or to score is a train node; else it is weights from outside."""
+    node = names.enabled.get(name) or names.disabled.get(name)
+    return node is not None and node.kind == "train"
+
+
+def check_llm_parts(
+    node: Declared, prompts: Mapping[str, PromptTemplate], target: TargetSpec | None, mistakes: Mistakes
+) -> None:
+    """Prompts and connections that the node names must be there; its output must not clash with what is given."""
+    for output, prompt, llm, key in _conversations(node):
+        if prompt not in prompts:
+            hint = did_you_mean(prompt, prompts) or f"write prompts/{prompt}.md"
+            mistakes.add(f"there is no prompt '{prompt}'", node.declaration.value_where((*key, "prompt")), hint)
+        if llm is not None and target is not None and llm not in target.llms:
+            hint = did_you_mean(llm, target.llms) or f"connections of the target: {', '.join(target.llms) or 'none'}"
+            mistakes.add(f"there is no LLM connection '{llm}'", node.declaration.value_where((*key, "llm")), hint)
+        for column in output.columns if output else ():
+            if column.startswith("_bq_"):
+                where = node.declaration.where((*key, "output", "columns", column))
+                mistakes.add(f"the column name '{column}' is bqbuild's own", where)
+    if isinstance(node.spec, SynthesizeSpec):
+        _check_matrix(node, node.spec, prompts.get(node.spec.prompt), mistakes)
+
+
+def _conversations(node: Declared) -> Iterator[tuple[OutputSpec | None, str, str | None, Key]]:
+    """The LLM conversations of a node: output, prompt, connection, and where they stand."""
+    spec = node.spec
+    if isinstance(spec, SynthesizeSpec | RefineSpec | AnnotateSpec):
+        yield spec.output, spec.prompt, spec.llm, ()
+    elif isinstance(spec, FilterSpec):
+        for number, rule in enumerate(spec.rules):
+            if rule.judge is not None:
+                yield rule.judge.output, rule.judge.prompt, rule.judge.llm, ("rules", number, "judge")
+    elif isinstance(spec, EvaluateSpec) and spec.prompt is not None:
+        yield None, spec.prompt, None, ()
+
+
+def _check_matrix(node: Declared, spec: SynthesizeSpec, prompt: PromptTemplate | None, mistakes: Mistakes) -> None:
+    where = node.declaration.where
+    for key in matrix_keys(spec):
+        if key in spec.output.columns:
+            place = where(("output", "columns", key))
+            mistakes.add(f"the output column '{key}' is a key of the matrix already", place)
+        if prompt is not None and key not in prompt.columns:
+            place = _matrix_place(node, key)
+            mistakes.warn(f"the prompt '{spec.prompt}' never reads the matrix key '{key}'", place)
+        if key.startswith("_bq_"):
+            mistakes.add(f"the column name '{key}' is bqbuild's own", _matrix_place(node, key))
+    for section in ("include", "exclude"):
+        for number, cell in enumerate(spec.matrix.get(section, ())):
+            if not isinstance(cell, dict):
+                mistakes.add(f"`matrix.{section}` takes mappings of key to value", where(("matrix", section, number)))
+
+
+def matrix_keys(spec: SynthesizeSpec) -> list[str]:
+    """The keys of the matrix, those that only `include` brings last."""
+    keys = [key for key in spec.matrix if key not in ("include", "exclude")]
+    extra = [key for cell in spec.matrix.get("include", ()) if isinstance(cell, dict) for key in cell]
+    return list(dict.fromkeys([*keys, *extra]))
+
+
+def _matrix_place(node: Declared, key: str) -> Where:
+    return node.declaration.where(("matrix", key))
