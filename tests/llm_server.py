@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import orjson
 import xxhash
@@ -57,6 +57,7 @@ class LlmServer:
         self.fingerprint = "fp-1"
         self.requests: list[Body] = []
         self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
         self.statuses: list[int] = []
         self.in_flight = 0
         self.most_in_flight = 0
@@ -66,7 +67,7 @@ class LlmServer:
         self._thread: threading.Thread | None = None
         self._runner: web.AppRunner | None = None
 
-    def __enter__(self) -> LlmServer:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -102,6 +103,7 @@ class LlmServer:
         with self._lock:
             self.requests.clear()
             self.headers.clear()
+            self.paths.clear()
             self.statuses.clear()
             self.most_in_flight = 0
 
@@ -132,6 +134,7 @@ class LlmServer:
         with self._lock:
             self.requests.append(body)
             self.headers.append(dict(request.headers))
+            self.paths.append(request.path_qs)
             number = len(self.requests)
             self.in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self.in_flight)

@@ -9,6 +9,9 @@ from bqbuild.config.specs import ConnectionSpec
 from bqbuild.core.errors import ProjectError
 from bqbuild.llm import load
 from bqbuild.llm.base import Provider, Warn
+from bqbuild.llm.redaction import bare_url, is_http_url
+
+EXAMPLE = "set it in profiles.yml, for example http://host:8000/v1"
 
 
 class OpenAIKind:
@@ -28,13 +31,8 @@ class OpenAIKind:
         """A provider with its own pool of connections. Raises ProjectError without a usable `base_url`."""
         urls = [url for url in (connection.base_url, *connection.endpoints) if url]
         if not urls:
-            raise ProjectError(
-                "an `openai` connection needs a `base_url`",
-                hint="set it in profiles.yml, for example http://host:8000/v1",
-            )
+            raise ProjectError("an `openai` connection needs a `base_url`", hint=EXAMPLE)
         for url in urls:
-            if not url.startswith(("http://", "https://")):
-                raise ProjectError(
-                    "a `base_url` starts with http:// or https://", hint="for example http://host:8000/v1"
-                )
+            if not is_http_url(url):
+                raise ProjectError(f"the `base_url` {bare_url(url)} is no http:// or https:// address", hint=EXAMPLE)
         return cast(Provider, load("bqbuild.llm.openai_http:OpenAIProvider")(connection, urls, warn))

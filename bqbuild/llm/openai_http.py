@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
@@ -38,6 +39,7 @@ class _Endpoint:
 
     url: URL
     shown: str
+    proxy: URL | None
     in_flight: int = 0
     failures: int = 0
     resting_until: float = 0.0
@@ -53,7 +55,7 @@ class OpenAIProvider:
         self._concurrency = connection.max_concurrency
         self._warn = warn
         self._redactor = Redactor(connection)
-        self._endpoints = [_Endpoint(URL(f"{url.rstrip('/')}/chat/completions"), bare_url(url)) for url in urls]
+        self._endpoints = [_endpoint(url) for url in urls]
         self._headers = {"Content-Type": "application/json", **connection.headers}
         if connection.api_key:
             self._headers["Authorization"] = f"Bearer {connection.api_key}"
@@ -88,7 +90,7 @@ class OpenAIProvider:
         endpoint = self._choose()
         endpoint.in_flight += 1
         try:
-            async with session.post(endpoint.url, data=data, allow_redirects=False) as response:
+            async with session.post(endpoint.url, data=data, allow_redirects=False, proxy=endpoint.proxy) as response:
                 body = await _read(response)
                 status = response.status
                 retry_after = retry_after_seconds(response.headers, time.time()) if status != 200 else None
@@ -152,6 +154,22 @@ class OpenAIProvider:
             retry_after=failure.retry_after,
             hint=failure.hint,
         )
+
+
+def _endpoint(base_url: str) -> _Endpoint:
+    base = URL(base_url)
+    # A query (Azure's `api-version`) belongs behind the path.
+    url = base.with_path(f"{base.path.rstrip('/')}/chat/completions").with_query(base.query)
+    return _Endpoint(url, bare_url(base_url), _proxy(url))
+
+
+def _proxy(url: URL) -> URL | None:
+    """The proxy that the environment names for `url`; asked once, as aiohttp would ask for every request."""
+    host = url.host or ""
+    if host == "localhost" or host == "::1" or host.startswith("127.") or proxy_bypass(host):
+        return None
+    proxy = getproxies().get(url.scheme)
+    return URL(proxy) if proxy else None
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

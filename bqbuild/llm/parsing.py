@@ -159,9 +159,12 @@ def _read_json(text: str, output: OutputSpec) -> list[dict[str, Any]]:
         raise Unusable("unparsable", "no complete JSON in the reply")
     if output.explode:
         return [_item(part, output, number) for number, part in enumerate(_parts(values, output), 1)]
+    # The last one counts, as a draft may come before the final answer; `[1]` in prose is no answer.
+    objects = [value for value in values if isinstance(value, dict)]
+    others = [value for value in values if not isinstance(value, dict)]
     problem: Unusable | None = None
-    for value in sorted(values[::-1], key=lambda value: not isinstance(value, dict)):
-        try:  # the last one first: a draft may come before the final answer; `[1]` in prose is no answer
+    for value in (*reversed(objects), *reversed(others)):
+        try:
             return [_item(_unwrap(value, output), output)]
         except Unusable as error:
             problem = problem or error

@@ -57,6 +57,14 @@ def bare_url(url: str) -> str:
     return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
+def is_http_url(url: str) -> bool:
+    """Whether requests can be sent to `url`."""
+    parts = _split(url)
+    return (
+        parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"\s", url)
+    )
+
+
 def _split(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)

@@ -19,7 +19,10 @@ REQUEST = ChatRequest(
 
 def test_keys_are_pinned_because_a_change_would_buy_every_call_again() -> None:
     assert call_key(IDENTITY, REQUEST) == "791c774ccf12f874a54f2143290fd4d4"
-    assert call_key({"model": "m", "revision": "r1"}, dataclasses.replace(REQUEST, sample=2)) == "28629a38b4af906b93cdaee0872cf2c9"
+    assert (
+        call_key({"model": "m", "revision": "r1"}, dataclasses.replace(REQUEST, sample=2))
+        == "28629a38b4af906b93cdaee0872cf2c9"
+    )
     constrained = dataclasses.replace(REQUEST, constraint=Constraint(choices=("a", "b")))
     assert call_key(IDENTITY, constrained) == "6ed9d1daccf4269fce3c05257815052b"
     schema = dataclasses.replace(REQUEST, constraint=Constraint(json_schema={"type": "object"}))
