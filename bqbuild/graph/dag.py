@@ -37,7 +37,9 @@ class Dag:
 
 def build_dag(nodes: Mapping[NodeName, Node]) -> Dag:
     """The graph of `nodes`. Raises ProjectError for a cycle; refs to nodes that are not there are left out."""
-    parents = {name: tuple(sorted({ref.node for ref in node.refs if ref.node in nodes})) for name, node in nodes.items()}
+    parents = {
+        name: tuple(sorted({ref.node for ref in node.refs if ref.node in nodes})) for name, node in nodes.items()
+    }
     below: dict[NodeName, list[NodeName]] = {name: [] for name in nodes}
     for name in sorted(parents):
         for parent in parents[name]:

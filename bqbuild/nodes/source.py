@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bqbuild.config.project import Project
+from bqbuild.config.lock import read_lock
+from bqbuild.config.project import LOCK, Project
 from bqbuild.config.specs import SourceSpec
 from bqbuild.core.errors import BuildError, StoreError, Where, did_you_mean
 from bqbuild.core.events import Counts, NodeProgress
@@ -57,7 +58,8 @@ class SourceKind:
             columns = _merge(columns, infer_columns(spec, files, node.where))
             table = _write(node, files, columns, ctx)
         if list(locked) != columns:
-            remember_columns(ctx.project, node, columns)
+            with ctx.store.leases.hold(f"sources.lock of {ctx.project.root}"):
+                remember_columns(ctx.project, node, columns)
         return Built(table)
 
 
@@ -108,8 +110,9 @@ def locked_columns(project: Project, node: Node) -> tuple[Column, ...]:
 
 
 def remember_columns(project: Project, node: Node, columns: Sequence[Column]) -> None:
-    """Write the columns of a source to `sources.lock`."""
-    project.lock.with_source(node.name, columns).write()
+    """Write the columns of a source to `sources.lock`, beside what other sources have written since it was read."""
+    path = project.root / LOCK
+    read_lock(path).with_source(node.name, columns).write(path)
 
 
 class _NewColumns(Exception):
@@ -209,7 +212,7 @@ def _by_content(node: Node) -> _NameRows:
 
 
 class _SeenKeys:
-    """Finds keys that come twice in eight bytes a row: halves of ids first, the ids themselves only where those agree."""
+    """Finds keys that come twice, in eight bytes a row: halves of ids first, whole ids only where those agree."""
 
     def __init__(self) -> None:
         self._halves = array("Q")

@@ -168,7 +168,12 @@ def test_what_matches_nothing_warns(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "nearest"),
-    [("sedes", "seeds"), ("tag:stagin", "staging"), ("llm:writter", "writer"), ("path:models/stagin", "models/staging")],
+    [
+        ("sedes", "seeds"),
+        ("tag:stagin", "staging"),
+        ("llm:writter", "writer"),
+        ("path:models/stagin", "models/staging"),
+    ],
 )
 def test_the_warning_offers_the_nearest_name(text: str, nearest: str) -> None:
     assert f"did you mean '{nearest}'?" in _select(text).warnings[0]

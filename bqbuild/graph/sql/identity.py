@@ -1,0 +1,44 @@
+"""The form of a query that counts: what is left of it when formatting is taken away (rule C2)."""
+
+from __future__ import annotations
+
+from sqlglot import exp
+from sqlglot.dialects.duckdb import DuckDB
+
+
+def sql_identity(tree: exp.Expr) -> str:
+    """Canonical SQL text of a query: comments, spacing, case of keywords and functions, quotes around names, needless
+    parentheses and the order of operands of AND and OR don't show in it."""
+    normal = tree.copy()
+    for paren in list(normal.find_all(exp.Paren)):
+        if _is_needless(paren):
+            paren.replace(paren.this)
+    for chain in list(normal.find_all(exp.And, exp.Or)):
+        if type(chain.parent) is not type(chain):
+            _sort_operands(chain)
+    return _text(normal)
+
+
+def _text(tree: exp.Expr) -> str:
+    return DuckDB().generate(tree, copy=True, comments=False, identify=True, normalize_functions="upper", pretty=False)
+
+
+def _is_needless(paren: exp.Paren) -> bool:
+    """Whether what stands in parentheses can't be torn apart by what is around it."""
+    atoms = (exp.Column, exp.Literal, exp.Func, exp.Paren, exp.Cast, exp.Null, exp.Boolean)
+    inside = isinstance(paren.this, atoms) and not isinstance(paren.this, exp.Binary)
+    around = isinstance(
+        paren.parent, exp.Alias | exp.Where | exp.Having | exp.Qualify | exp.Select | exp.Join | exp.Ordered
+    )
+    same = isinstance(paren.this, exp.And | exp.Or) and type(paren.this) is type(paren.parent)
+    # `(l)[1]` and `(s).x` need theirs: dots and brackets bind tighter than calls do
+    return around or same or inside and not isinstance(paren.parent, exp.Dot | exp.Bracket)
+
+
+def _sort_operands(chain: exp.Connector) -> None:
+    operands = [operand.copy() for operand in chain.flatten(unnest=False)]
+    operands.sort(key=_text)
+    joined = operands[0]
+    for operand in operands[1:]:
+        joined = type(chain)(this=joined, expression=operand)
+    chain.replace(joined)
