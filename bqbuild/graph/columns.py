@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from bqbuild.config.project import Project
 from bqbuild.core.errors import BqError, ProjectError, Where, did_you_mean
-from bqbuild.core.records import LINEAGE_COLUMNS, Node, NodeName
+from bqbuild.core.records import LINEAGE_COLUMNS, Column, Node, NodeName
 from bqbuild.graph.dag import Dag
 from bqbuild.graph.matrix import matrix_columns
 from bqbuild.graph.predicates import parse_predicate
@@ -59,7 +59,13 @@ def _source(node: Node, project: Project, columns: Columns) -> Names:
 
 def _sql(node: Node, project: Project, columns: Columns) -> Names:
     model = analyse_sql(node.body, Where(node.path), volatile=node.spec.volatile)
-    return model.output_columns({str(ref): columns.of(str(ref)) for ref in node.refs})
+    given = {str(ref): columns.of(str(ref)) for ref in node.refs}
+    # types do not matter for names
+    schemas = {
+        name: None if names is None else [Column(column, "varchar") for column in names]
+        for name, names in given.items()
+    }
+    return model.output_columns(schemas)
 
 
 def _python(node: Node, project: Project, columns: Columns) -> Names:

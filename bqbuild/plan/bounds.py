@@ -29,9 +29,7 @@ def most_output_tokens(params: Mapping[str, Any]) -> int | None:
 
 def most_cost(request: ChatRequest, price: PriceSpec) -> float:
     """The most dollars that a call can cost; its output counts only where the request limits it."""
-    return dollars(most_input_tokens(request), most_output_tokens(request.params) or 0, price)
+    output = most_output_tokens(request.params) or 0
+    return (most_input_tokens(request) * price.input + output * price.output) / 1e6
 
 
-def dollars(input_tokens: int, output_tokens: int, price: PriceSpec) -> float:
-    """The price of that many tokens."""
-    return (input_tokens * price.input + output_tokens * price.output) / 1e6

@@ -27,7 +27,8 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do with a node. `key` is its build key where every input is known; `trace` what is reused."""
+    """What to do with a node. `key` is its build key where every input is known; `trace` is what is reused: by a
+    node that is cached, and by one that `plan` has built already."""
 
     action: str
     reasons: tuple[Reason, ...]
@@ -66,6 +67,9 @@ def decide(
         return Decision(BUILD, (Reason("incomplete", _missing_rows(known.trace)),), key)
     if not known.is_whole:
         return Decision(BUILD, (Reason("missing_table", "its table is no longer in the store"),), key)
+    if known.trace.stats.get("prepared") and (known.before is None or known.before.key != known.trace.key):
+        # `plan` built it to look further; for the environment it is still news
+        return Decision(BUILD, _changes(node, recipe, inputs, known.before), key, known.trace)
     return Decision(CACHED, (Reason("unchanged", "nothing that it reads has changed"),), key, known.trace)
 
 
@@ -128,7 +132,7 @@ def _input_changes(node: Node, inputs: Mapping[str, ReadInput], before: Trace) -
 
 def _input_message(node: Node, name: str, given: ReadInput, earlier: ReadInput) -> str:
     if node.kind == "source":
-        return "its files changed"
+        return "its files changed" if name == "files" else "its columns in sources.lock changed"
     added = [column for column in given.columns if column not in earlier.columns]
     gone = [column for column in earlier.columns if column not in given.columns]
     if added or gone:

@@ -25,7 +25,7 @@ from bqbuild.run.stage import Limits, Stage
 from bqbuild.run.state import Output
 from bqbuild.run.whole import make_context
 from bqbuild.store.base import TableWriter
-from bqbuild.store.types import arrow_type
+from bqbuild.store.types import schema_of
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ def _input_of(ledger: Ledger, node: Node) -> Table:
 
 
 def _schema(table: Table) -> pa.Schema:
-    return pa.schema([(column.name, arrow_type(column.type)) for column in table.columns])
+    return schema_of(table.columns)
 
 
 def _prepare(ledger: Ledger, node: Node, schema: pa.Schema) -> _Link:

@@ -13,7 +13,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from bqbuild.core.errors import BqError
-from bqbuild.core.events import Event, Listener, NodeResult, RunFinished, RunStarted, Warned
+from bqbuild.core.events import (
+    Event,
+    Listener,
+    NodeResult,
+    RunFinished,
+    RunStarted,
+    Warned,
+)
 from bqbuild.core.hashing import digest
 from bqbuild.core.records import Node, NodeName
 from bqbuild.llm.client import Client
@@ -41,7 +48,7 @@ class Run:
         self.options = options
         self.client = Client(llms, session.store.calls, warn=lambda message: emit(Warned(message)))
         desk = Desk(self.client, session.store.calls, lambda name: llms[name])
-        self.ledger = Ledger(session, state, desk, names, emit)
+        self.ledger = Ledger(session, state, desk, names, emit, is_preparing=not options.publish)
         self.threads = asyncio.Semaphore(options.threads)
         self.machine = asyncio.Lock()
 
@@ -74,9 +81,10 @@ class Run:
         if blocked:
             self.ledger.finish(node, "skipped", blocked)
             return
-        decision, _ = await asyncio.to_thread(self.state.decide, node)
-        if decision.action == CACHED:
-            self.ledger.finish(node, "cached", decision.reasons[0].message, self.state.outputs[node.name])
+        decision, _ = await asyncio.to_thread(self.ledger.state.decide, node)
+        if decision.trace is not None:
+            status = "cached" if decision.action == CACHED else "success"
+            self.ledger.finish(node, status, decision.reasons[0].message, self.ledger.state.outputs[node.name])
             return
         if self.options.free_only and is_paid(node):
             self.ledger.finish(node, "skipped", "it is not free")
@@ -102,9 +110,9 @@ class Run:
             for name in dict.fromkeys(names):
                 waited |= await asyncio.to_thread(leases.enter_context, self.session.store.leases.hold(name))
             if waited:
-                decision, _ = await asyncio.to_thread(self.state.decide, node)
+                decision, _ = await asyncio.to_thread(self.ledger.state.decide, node)
                 if decision.action == CACHED:
-                    self.ledger.finish(node, "cached", "another run has just built it", self.state.outputs[node.name])
+                    self.ledger.finish(node, "cached", "another run has just built it", self.ledger.state.outputs[node.name])
                     return
             limit = self.machine if any(self._is_heavy(member) for member in chain) else self.threads
             async with limit:
@@ -138,9 +146,15 @@ def run(
         emit(Warned(f"`{name}` is read as it was built, though its declaration has changed since; select it too", name))
     emit(RunStarted(tuple((name, session.node(name).kind) for name in chosen)))
     try:
-        results = asyncio.run(Run(session, state, chosen, options, emit).execute())
+        results = asyncio.run(_execute(session, state, chosen, options, emit))
     finally:
         if options.publish and state.moved:
             session.store.environments.move(session.environment, state.moved)
     emit(RunFinished(tuple(results), round(time.monotonic() - began, 3)))
     return results
+
+
+async def _execute(
+    session: Session, state: State, names: Sequence[NodeName], options: RunOptions, emit: Listener
+) -> list[NodeResult]:
+    return await Run(session, state, names, options, emit).execute()

@@ -67,7 +67,9 @@ def _weight_names(project: Project, nodes: Iterable[Node]) -> set[str]:
 
 
 def _weights(name: str) -> Mapping[str, Any]:
-    from bqbuild.llm.weights import weights_identity  # imports nothing heavy, but only these nodes need it
+    from bqbuild.llm.weights import (
+        weights_identity,  # imports nothing heavy, but only these nodes need it
+    )
 
     try:
         return weights_identity(name)

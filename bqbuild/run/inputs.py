@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bqbuild.config.project import Project
+from bqbuild.config.lock import read_lock
+from bqbuild.config.project import LOCK, Project
 from bqbuild.core.errors import BuildError, did_you_mean
-from bqbuild.core.records import ID, LINEAGE_COLUMNS, ROOTS, Node, ReadInput, Reads, Table
+from bqbuild.core.hashing import digest
+from bqbuild.core.records import (
+    ID,
+    LINEAGE_COLUMNS,
+    ROOTS,
+    Node,
+    ReadInput,
+    Reads,
+    Table,
+)
 from bqbuild.graph.reads import reads_of
-from bqbuild.nodes.source import files_digest
+from bqbuild.nodes.source_files import files_digest, source_files
 from bqbuild.store.base import Tables
 
 
 def read_inputs(node: Node, project: Project, tables: Tables, parents: Mapping[str, Table]) -> dict[str, ReadInput]:
-    """The inputs of a build key, by `str(ref)`; a source's one input is its `files`."""
+    """The inputs of a build key, by `str(ref)`; a source's are its `files` and its types in the `lock`."""
     if node.kind == "source":
-        return {"files": ReadInput((), False, files_digest(node, project))}
+        return _source_inputs(node, project)
     schemas = {name: table.columns for name, table in parents.items()}
     inputs = {}
     for name, reads in reads_of(node, project, schemas).items():
@@ -24,6 +34,15 @@ def read_inputs(node: Node, project: Project, tables: Tables, parents: Mapping[s
         counted = [*columns, *((ID, ROOTS) if reads.ids else ())]
         inputs[name] = ReadInput(columns, reads.ids, tables.content_digest(table, counted))
     return inputs
+
+
+def _source_inputs(node: Node, project: Project) -> dict[str, ReadInput]:
+    """The lock is read as it is now: building a source may have written to it."""
+    files = source_files(node.spec, project.root, node.where)
+    content = files_digest(node.spec, files, project.artifacts / "stat_cache.json")
+    locked = read_lock(project.root / LOCK).columns(node.name) or ()
+    types = {column.name: column.type for column in locked}
+    return {"files": ReadInput((), False, content), "lock": ReadInput(tuple(sorted(types)), False, digest(types))}
 
 
 def _resolved(node: Node, parent: str, reads: Reads, table: Table) -> tuple[str, ...]:

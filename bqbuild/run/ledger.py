@@ -27,7 +27,16 @@ class Ending:
 class Ledger:
     """Everything that builds in one run writes here. Used from the event loop's thread but for `record`."""
 
-    def __init__(self, session: Session, state: State, desk: Desk, names: Sequence[NodeName], emit: Listener) -> None:
+    def __init__(
+        self,
+        session: Session,
+        state: State,
+        desk: Desk,
+        names: Sequence[NodeName],
+        emit: Listener,
+        *,
+        is_preparing: bool = False,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.session = session
         self.state = state
@@ -36,6 +45,7 @@ class Ledger:
         self.endings: dict[NodeName, asyncio.Future[Ending]] = {name: loop.create_future() for name in names}
         self.tallies: dict[NodeName, Tally] = {}
         self.has_failed = False
+        self._is_preparing = is_preparing
         self._started: dict[NodeName, float] = {}
 
     def finish(self, node: Node, status: str, reason: str, output: Output | None = None) -> None:
@@ -74,6 +84,9 @@ class Ledger:
         """Write down what was built, then let the environment see it."""
         recipe = self.session.recipe(node.name)
         tally = self.tallies[node.name]
+        stats = {"rows": output.tables[""].rows, "missing": missing, "calls": tally.new, "cost": tally.cost}
+        if self._is_preparing:
+            stats["prepared"] = True
         trace = Trace(
             key=key,
             node=node.name,
@@ -83,7 +96,7 @@ class Ledger:
             inputs=inputs,
             outputs={side: table.digest for side, table in output.tables.items()},
             complete=missing == 0,
-            stats={"rows": output.tables[""].rows, "missing": missing, "calls": tally.new, "cost": tally.cost},
+            stats=stats,
         )
         self.session.store.traces.put(trace)
         self.state.settle(node.name, output)

@@ -13,7 +13,6 @@ from bqbuild.core.records import CallKey, CallRecord
 from bqbuild.nodes.base import Answer, Ask, RowProgram, Task
 from bqbuild.nodes.predicates import RowPredicate
 from bqbuild.run.desk import Desk
-from bqbuild.store.base import ORDER
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 from bqbuild.config.project import Project, find_project, load_project
 from bqbuild.core.errors import ProjectErrors
 from bqbuild.core.records import Node, NodeName, Recipe
-from bqbuild.graph.columns import check_columns
+from bqbuild.graph.columns import Names, check_columns
 from bqbuild.graph.dag import Dag, build_dag
 from bqbuild.graph.recipe import Facts, recipe_of
 from bqbuild.run.facts import gather_facts
@@ -21,9 +21,10 @@ from bqbuild.store.base import Pointer, Store
 class Session:
     """One command's view of a project. A context manager: leaving it closes the store."""
 
-    def __init__(self, project: Project, dag: Dag) -> None:
+    def __init__(self, project: Project, dag: Dag, columns: Mapping[NodeName, Names]) -> None:
         self.project = project
         self.dag = dag
+        self.columns = columns
         self._store: Store | None = None
         self._facts: Facts | None = None
         self._recipes: dict[NodeName, Recipe] = {}
@@ -90,10 +91,10 @@ def open_session(
     root = project_dir if project_dir is not None else find_project(Path.cwd())
     project = load_project(root, target=target, variables=variables)
     dag = build_dag(project.nodes)
-    mistakes = check_columns(project, dag).errors
-    if mistakes:
-        raise ProjectErrors(mistakes)
-    return Session(project, dag)
+    columns = check_columns(project, dag)
+    if columns.errors:
+        raise ProjectErrors(columns.errors)
+    return Session(project, dag, columns.known)
 
 
 def with_sources(session: Session, names: Iterable[NodeName]) -> set[NodeName]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from bqbuild.core.hashing import Digest
 from bqbuild.core.records import Node, NodeName, ReadInput, Table, Trace
 from bqbuild.graph.recipe import build_key
-from bqbuild.plan.rebuild import CACHED, Decision, Known, decide
+from bqbuild.plan.rebuild import Decision, Known, decide
 from bqbuild.run.inputs import read_inputs
 from bqbuild.run.session import Session
 from bqbuild.store.base import Pointer
@@ -81,7 +81,7 @@ class State:
         output = self.find(Pointer(key, trace.outputs)) if trace is not None else None
         known = Known(trace, output is not None and self._has_folders(node, output), before)
         decision = decide(node, recipe, inputs, known, key=key, is_forced=node.name in self.is_forced)
-        if decision.action == CACHED and output is not None:
+        if decision.trace is not None and output is not None:
             self.settle(node.name, output)
         return decision, inputs
 

@@ -10,11 +10,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from bqbuild.core.errors import BuildError
-from bqbuild.core.events import NodeProgress
+from bqbuild.core.events import Event, NodeProgress
 from bqbuild.core.records import Node, RowError
+from bqbuild.graph.recipe import build_key
 from bqbuild.nodes import table_kind
 from bqbuild.nodes.base import BuildContext, RowProgram, RowsDone
 from bqbuild.plan.rebuild import Decision
+from bqbuild.run.inputs import read_inputs
 from bqbuild.run.ledger import Ledger
 from bqbuild.run.rows import row_groups
 from bqbuild.run.stage import Limits, Stage
@@ -29,12 +31,14 @@ async def build_table(ledger: Ledger, node: Node, decision: Decision) -> None:
         raise BuildError(f"`{node.name}` has parents that are not built")
     reason = decision.reasons[0].message
     ledger.start(node, reason, max((table.rows for table in parents.values()), default=None))
-    inputs = (await asyncio.to_thread(ledger.state.decide, node))[1] or {}
     scratch = ledger.session.store.scratch / decision.key
     ctx = make_context(ledger, node, scratch)
     built = await asyncio.to_thread(table_kind(node.kind).build, node, parents, ctx)
-    output = Output(decision.key, {"": built.table, **built.sides})
-    await asyncio.to_thread(ledger.record, node, decision.key, inputs, output, built.incomplete)
+    # read again: a source's build may have extended the lock, which is part of what it reads
+    inputs = await asyncio.to_thread(read_inputs, node, ledger.session.project, ledger.session.store.tables, parents)
+    key = build_key(ledger.session.recipe(node.name), inputs)
+    output = Output(key, {"": built.table, **built.sides})
+    await asyncio.to_thread(ledger.record, node, key, inputs, output, built.incomplete)
     shutil.rmtree(scratch, ignore_errors=True)
     ledger.finish_built(node, reason, output, built.incomplete)
 
@@ -44,6 +48,9 @@ def make_context(ledger: Ledger, node: Node, scratch: Path) -> BuildContext:
     scratch.mkdir(parents=True, exist_ok=True)
     loop = asyncio.get_running_loop()
 
+    def emit(event: Event) -> None:
+        loop.call_soon_threadsafe(ledger.emit, event)
+
     def run_rows(program: RowProgram, batches: Iterable[pa.RecordBatch]) -> RowsDone:
         return asyncio.run_coroutine_threadsafe(_judge(ledger, node, program, batches), loop).result()
 
@@ -52,7 +59,7 @@ def make_context(ledger: Ledger, node: Node, scratch: Path) -> BuildContext:
         project=ledger.session.project,
         store=ledger.session.store,
         scratch=scratch,
-        emit=lambda event: loop.call_soon_threadsafe(ledger.emit, event) and None,
+        emit=emit,
         run_rows=run_rows,
     )
 

@@ -1,0 +1,128 @@
+"""What commands leave in `.bqbuild/<target>/`: manifest.json, run_results.json, plan.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bqbuild import __version__
+from bqbuild.core.errors import StoreError
+from bqbuild.core.events import Counts, NodeResult
+from bqbuild.core.records import ID, Node
+from bqbuild.plan.plan import Plan
+from bqbuild.run.session import Session
+
+SCHEMA_VERSION = 1
+"""Of every artifact; a reader refuses what it does not know."""
+
+
+def result_json(result: NodeResult) -> dict[str, Any]:
+    """One entry of `run_results.json`."""
+    counts = result.counts
+    return {
+        "name": result.name,
+        "kind": result.kind,
+        "status": result.status,
+        "reason": result.reason,
+        "rows": counts.rows,
+        **_spent(counts),
+        "seconds": result.seconds,
+        "table": result.table,
+        "sides": dict(result.sides),
+    }
+
+
+def write_run_results(session: Session, results: Sequence[NodeResult], *, seconds: float, command: str) -> None:
+    """Write `run_results.json`: models, not sources."""
+    models = [result for result in results if result.kind != "source"]
+    statuses = [result.status for result in models]
+    sums = Counts(
+        rows=sum(result.counts.rows for result in models),
+        new_calls=sum(result.counts.new_calls for result in models),
+        cached_calls=sum(result.counts.cached_calls for result in models),
+        failed_calls=sum(result.counts.failed_calls for result in models),
+        input_tokens=sum(result.counts.input_tokens for result in models),
+        output_tokens=sum(result.counts.output_tokens for result in models),
+        cost=round(sum(result.counts.cost for result in models), 9),
+    )
+    document = {
+        "metadata": _metadata(session, command),
+        "results": [result_json(result) for result in models],
+        "totals": {
+            "nodes": {status: statuses.count(status) for status in ("success", "cached", "partial", "error", "skipped")},
+            "rows": sums.rows,
+            **_spent(sums),
+            "seconds": seconds,
+        },
+    }
+    write_json(session.artifacts / "run_results.json", document)
+
+
+def write_manifest(session: Session, command: str) -> None:
+    """Write `manifest.json`: every node as it is declared now, with the digests of its meaning."""
+    document = {
+        "metadata": _metadata(session, command),
+        "nodes": {name: _node_json(session, session.node(name)) for name in session.dag.order},
+        "children": {name: list(children) for name, children in session.dag.children.items()},
+    }
+    write_json(session.artifacts / "manifest.json", document)
+
+
+def write_plan(session: Session, plan: Plan) -> None:
+    """Write `plan.json`: what `plan --json` prints, with metadata."""
+    write_json(session.artifacts / "plan.json", {"metadata": _metadata(session, "plan"), **plan.json()})
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON file whole or not at all. Raises StoreError where the disk does not take it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
+            json.dump(document, file, ensure_ascii=False, indent=1)
+            file.write("\n")
+        os.replace(file.name, path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path.name}: {error.strerror}", hint="free disk space, then run again") from error
+
+
+def _node_json(session: Session, node: Node) -> dict[str, Any]:
+    recipe = session.recipe(node.name)
+    return {
+        "name": node.name,
+        "kind": node.kind,
+        "path": node.path,
+        "line": node.where.line or None,
+        "fqn": list(node.fqn),
+        "description": node.spec.description,
+        "tags": list(node.spec.tags),
+        "meta": dict(node.spec.meta),
+        "depends_on": [str(ref) for ref in node.refs],
+        "columns": [name for name in session.columns.get(node.name) or () if name != ID],
+        "definition": recipe.digest,
+        "components": dict(recipe.components),
+    }
+
+
+def _metadata(session: Session, command: str) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "bqbuild_version": __version__,
+        "command": command,
+        "project": session.project.name,
+        "target": session.project.target_name,
+        "environment": session.environment,
+        "generated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _spent(counts: Counts) -> dict[str, Any]:
+    return {
+        "calls": {"new": counts.new_calls, "cached": counts.cached_calls, "failed": counts.failed_calls},
+        "tokens": {"input": counts.input_tokens, "output": counts.output_tokens},
+        "cost": counts.cost,
+    }

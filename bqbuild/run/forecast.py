@@ -1,0 +1,158 @@
+"""What a node's calls will be: exact where its input is known, a bound where only a bound can be known.
+
+A bound holds as long as SQL in between does not make text longer than all columns of its inputs together, and no
+reply has to be asked for twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from bqbuild.config.project import Project
+from bqbuild.core.hashing import canonical_json
+from bqbuild.core.records import CallKey, Node
+from bqbuild.graph.matrix import expand_matrix, matrix_columns
+from bqbuild.nodes.base import Ask, RowProgram, Task
+from bqbuild.nodes.conversation import open_conversation
+from bqbuild.plan.bounds import (
+    TOKENS_PER_MESSAGE,
+    most_input_tokens,
+    most_output_tokens,
+)
+from bqbuild.plan.plan import NOTHING, UNKNOWN, Amount
+from bqbuild.run.desk import Desk
+from bqbuild.run.rows import RowFilter, RowGroup
+
+Widths = Mapping[str, float | None]
+"""The most tokens that a value of each column can be; None where that is not known."""
+
+
+MATRIX_WIDTH = 512
+"""Tokens that a matrix value is taken to be at most; they are short labels and roles."""
+
+
+@dataclass(slots=True)
+class Expected:
+    """What a node is expected to make and to use."""
+
+    rows: Amount = UNKNOWN
+    new_calls: Amount = NOTHING
+    cached_calls: Amount = NOTHING
+    input_tokens: Amount = NOTHING
+    output_tokens: Amount = NOTHING
+    cost: Amount = NOTHING
+    widths: Widths = field(default_factory=dict)
+
+
+def forecast_rows(
+    node: Node, project: Project, program: RowProgram, groups: Iterable[RowGroup], desk: Desk, where: RowFilter | None
+) -> Expected:
+    """The calls of a node whose input is known: every prompt is rendered, every key looked up; nothing is sent."""
+    new: set[CallKey] = set()
+    cached = tasks = tokens_in = tokens_out = 0
+    for group in groups:
+        kept = where.keep(group) if where else group
+        opened = [task for tasks_of in program.tasks(kept.rows) for task in tasks_of]
+        asks = [ask for task in opened for ask in _first(task)]
+        tasks += len(opened)
+        keys = [desk.key(ask) for ask in asks]
+        found = desk.look_up(keys)
+        for ask, key in zip(asks, keys, strict=True):
+            if key in found or key in new:
+                cached += 1
+                continue
+            new.add(key)
+            tokens_in += most_input_tokens(ask.request)
+            tokens_out += most_output_tokens(ask.request.params) or 0
+    rounds = getattr(node.spec, "rounds", 1)
+    limited = most_output_tokens(_params(node, project)) is not None
+    price = project.target.llms[node.spec.llm].price
+    expected = Expected(
+        rows=_rows(node, Amount(tasks)),
+        new_calls=Amount(len(new) * rounds, rounds > 1 and bool(new)),
+        cached_calls=Amount(cached),
+        input_tokens=Amount(tokens_in * rounds, bool(new)),
+        output_tokens=Amount(tokens_out * rounds, bool(new)) if limited or not new else UNKNOWN,
+    )
+    expected.cost = _cost(expected, price.input, price.output)
+    return expected
+
+
+def bound_rows(node: Node, project: Project, rows: Amount, widths: Widths) -> Expected:
+    """The most that the calls of a node can be when its input is not built yet."""
+    spec = node.spec
+    draws = spec.pass_rate.samples if getattr(spec, "pass_rate", None) else getattr(spec, "votes", 1)
+    tasks = rows.times(len(expand_matrix(getattr(spec, "matrix", {}))) * getattr(spec, "samples", 1))
+    return _bound(node, project, spec.llm, spec.prompt, tasks, draws * getattr(spec, "rounds", 1), widths)
+
+
+def bound_judges(node: Node, project: Project, rows: Amount, widths: Widths) -> list[Expected]:
+    """The most that each judge of a filter can use."""
+    return [
+        _bound(node, project, rule.judge.llm, rule.judge.prompt, rows, 1, widths, rule.judge.params)
+        for rule in node.spec.rules
+        if rule.judge is not None
+    ]
+
+
+def _bound(
+    node: Node,
+    project: Project,
+    llm: str,
+    prompt: str,
+    tasks: Amount,
+    calls_each: int,
+    widths: Widths,
+    params: Mapping[str, object] | None = None,
+) -> Expected:
+    price = project.target.llms[llm].price
+    calls = tasks.times(calls_each)
+    template = project.prompts[prompt]
+    matrix = matrix_columns(getattr(node.spec, "matrix", {}))
+    read = [MATRIX_WIDTH if name in matrix else widths.get(name) for name in template.columns]
+    fixed = len(canonical_json(template.identity).encode()) + TOKENS_PER_MESSAGE * 8
+    per_call = None if any(width is None for width in read) else fixed + sum(width or 0 for width in read)
+    most_out = most_output_tokens(_params(node, project) if params is None else {**template.front.params, **params})
+    expected = Expected(
+        rows=_rows(node, tasks),
+        new_calls=calls,
+        cached_calls=calls,
+        input_tokens=calls.times(per_call),
+        output_tokens=calls.times(most_out),
+    )
+    expected.cost = _cost(expected, price.input, price.output)
+    return expected
+
+
+def _cost(expected: Expected, price_in: float, price_out: float) -> Amount:
+    """Free tokens cost nothing, however many they are."""
+    if not price_in and not price_out:
+        return NOTHING
+    if expected.input_tokens.value is None or expected.output_tokens.value is None:
+        return UNKNOWN
+    value = (expected.input_tokens.value * price_in + expected.output_tokens.value * price_out) / 1e6
+    return Amount(round(value, 6), bool(value))
+
+
+def _params(node: Node, project: Project) -> Mapping[str, object]:
+    spec = node.spec
+    return open_conversation(
+        project, prompt=spec.prompt, llm=spec.llm, output=spec.output, params=spec.params
+    ).params
+
+
+def _rows(node: Node, tasks: Amount) -> Amount:
+    if node.kind != "synthesize":
+        return Amount(tasks.value, bool(tasks.value))
+    items = (node.spec.output.max_items if node.spec.output.explode else 1) or None
+    return tasks.times(items)
+
+
+def _first(task: Task) -> list[Ask]:
+    try:
+        asks = list(next(task.steps))
+    except StopIteration:
+        return []
+    task.steps.close()
+    return asks

@@ -1,0 +1,205 @@
+"""Makes the plan: builds what is free, renders what is not, and says what would run and why. Moves no pointer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bqbuild.core.errors import BuildError
+from bqbuild.core.records import LINEAGE_COLUMNS, Node, NodeName, Table
+from bqbuild.llm.client import Client
+from bqbuild.nodes import ROW_KINDS, row_kind
+from bqbuild.nodes.conversation import open_conversation
+from bqbuild.nodes.predicates import RowPredicate
+from bqbuild.plan.bounds import most_output_tokens
+from bqbuild.plan.plan import UNKNOWN, Amount, Plan, Step, total
+from bqbuild.run.context import bare_context
+from bqbuild.run.desk import Desk
+from bqbuild.run.execute import run
+from bqbuild.run.forecast import (
+    Expected,
+    Widths,
+    bound_judges,
+    bound_rows,
+    forecast_rows,
+)
+from bqbuild.run.options import RunOptions
+from bqbuild.run.rows import RowFilter, row_groups
+from bqbuild.run.scope import nodes_to_build
+from bqbuild.run.session import Session
+from bqbuild.run.state import State
+from bqbuild.store.types import schema_of
+
+
+@dataclass(slots=True)
+class _Walk:
+    """The walk down the graph: what is expected of every node so far."""
+
+    session: Session
+    state: State
+    desk: Desk
+    expected: dict[NodeName, Expected] = field(default_factory=dict)
+    is_current: dict[NodeName, bool] = field(default_factory=dict)
+
+
+def plan(session: Session, names: Sequence[NodeName], *, fast: bool = False, full_refresh: bool = False) -> Plan:
+    """What `run` would do with `names`. With `fast` nothing is built, and figures are bounds."""
+    if not fast:
+        _build_free_nodes(session, names)
+    return asyncio.run(_plan(session, names, full_refresh))
+
+
+def _build_free_nodes(session: Session, names: Sequence[NodeName]) -> None:
+    """Sources, SQL, Python and free filters above the first nodes that cost something."""
+    results = run(session, names, RunOptions(free_only=True, publish=False))
+    failed = [result for result in results if result.status == "error"]
+    if failed:
+        raise BuildError(failed[0].reason)
+
+
+async def _plan(session: Session, names: Sequence[NodeName], full_refresh: bool) -> Plan:
+    state = State(session, pointers=session.pointers())
+    state.is_forced = frozenset(names) if full_refresh else frozenset()
+    llms = session.project.target.llms
+    client = Client(llms, session.store.calls, warn=lambda message: None)
+    walk = _Walk(session, state, Desk(client, session.store.calls, lambda name: llms[name]))
+    steps = []
+    try:
+        for name in nodes_to_build(session, state, names):
+            step = _step(walk, session.node(name))
+            if session.node(name).kind != "source":
+                steps.append(step)
+    finally:
+        await client.close()
+    return Plan(session.environment, tuple(steps))
+
+
+def _step(walk: _Walk, node: Node) -> Step:
+    unbuilt = [name for name in walk.session.dag.parents[node.name] if not walk.is_current.get(name, True)]
+    decision, _ = walk.state.decide(node, unbuilt=unbuilt)
+    output = walk.state.outputs.get(node.name)
+    is_current = decision.trace is not None and output is not None
+    walk.is_current[node.name] = is_current
+    if is_current and output is not None:
+        expected = Expected(rows=Amount(output.tables[""].rows), widths=_measured(walk, output.tables[""]))
+    else:
+        expected = _expect(walk, node, is_known=not unbuilt and decision.key is not None)
+    walk.expected[node.name] = expected
+    return Step(
+        name=node.name,
+        kind=node.kind,
+        action=decision.action,
+        reasons=decision.reasons,
+        rows=expected.rows,
+        new_calls=expected.new_calls,
+        cached_calls=expected.cached_calls,
+        input_tokens=expected.input_tokens,
+        output_tokens=expected.output_tokens,
+        cost=expected.cost,
+    )
+
+
+def _expect(walk: _Walk, node: Node, *, is_known: bool) -> Expected:
+    if node.kind in ROW_KINDS and is_known:
+        return _exact(walk, node)
+    parents = [walk.expected.get(ref.node) or _from_pointer(walk, ref.node) for ref in node.refs]
+    widths: dict[str, float | None] = {}
+    for parent in parents:
+        widths.update(parent.widths)
+    if node.kind in ROW_KINDS:
+        source = walk.expected.get(NodeName(node.spec.from_)) or _from_pointer(walk, NodeName(node.spec.from_))
+        expected = bound_rows(node, walk.session.project, source.rows, widths)
+        expected.widths = widths | _made_widths(walk, node)
+        return expected
+    if node.kind == "filter":
+        source = walk.expected.get(NodeName(node.spec.from_)) or _from_pointer(walk, NodeName(node.spec.from_))
+        return _of_filter(walk, node, source, widths)
+    return Expected(rows=_bounded_rows(node, parents), widths=_sql_widths(walk, node, parents))
+
+
+def _exact(walk: _Walk, node: Node) -> Expected:
+    """The node's input is built: render it."""
+    table = (walk.state.parents(node) or {})[node.spec.from_]
+    schema = schema_of(table.columns)
+    program = row_kind(node.kind).program(node, schema, bare_context(walk.session, node))
+    where = None
+    if node.spec.where:
+        where = RowFilter(RowPredicate(node.spec.where, node.places.get("where", node.where)), schema)
+    groups = row_groups(walk.session.store.tables.batches(table))
+    expected = forecast_rows(node, walk.session.project, program, groups, walk.desk, where)
+    expected.widths = dict(_measured(walk, table)) | _made_widths(walk, node)
+    return expected
+
+
+def _of_filter(walk: _Walk, node: Node, source: Expected, widths: Widths) -> Expected:
+    rows = Amount(source.rows.value, True) if source.rows.value is not None else UNKNOWN
+    judges = bound_judges(node, walk.session.project, rows, widths)
+    return Expected(
+        rows=rows,
+        new_calls=total(judge.new_calls for judge in judges),
+        cached_calls=total(judge.cached_calls for judge in judges),
+        input_tokens=total(judge.input_tokens for judge in judges),
+        output_tokens=total(judge.output_tokens for judge in judges),
+        cost=total(judge.cost for judge in judges),
+        widths=widths,
+    )
+
+
+def _from_pointer(walk: _Walk, name: NodeName) -> Expected:
+    output = walk.state.output(name)
+    if output is None:
+        return Expected()
+    return Expected(rows=Amount(output.tables[""].rows), widths=_measured(walk, output.tables[""]))
+
+
+def _bounded_rows(node: Node, parents: Sequence[Expected]) -> Amount:
+    values = [parent.rows.value for parent in parents]
+    if node.kind == "mix":
+        limit = node.spec.rows
+        most = None if None in values else sum(value or 0 for value in values) * node.spec.repeat
+        return UNKNOWN if limit is None and most is None else Amount(min(x for x in (limit, most) if x is not None), True)
+    known = [value for value in values if value is not None]
+    if node.kind != "sql" or len(known) < len(values):
+        return UNKNOWN
+    most = _most_rows(node, known)
+    return UNKNOWN if most is None else Amount(most, True)
+
+
+def _most_rows(node: Node, rows: Sequence[float]) -> float | None:
+    """The most rows that a SQL model can make of its parents'; None where it joins or unnests."""
+    text = node.body.lower()
+    if any(word in text for word in (" join ", "unnest", "generate_series", "range(", ", lateral")):
+        return None
+    times = [max(1, text.count(f'"{str(ref).lower()}"')) for ref in node.refs]
+    return sum(count * number for count, number in zip(times, rows, strict=True))
+
+
+def _sql_widths(walk: _Walk, node: Node, parents: Sequence[Expected]) -> Widths:
+    """A column of SQL is at most as long as everything it is made from."""
+    parts = [width for parent in parents for width in parent.widths.values()]
+    most = None if None in parts else sum(width or 0 for width in parts)
+    return dict.fromkeys(walk.session.columns.get(node.name) or (), most)
+
+
+def _made_widths(walk: _Walk, node: Node) -> dict[str, float | None]:
+    spec = node.spec
+    params = open_conversation(
+        walk.session.project, prompt=spec.prompt, llm=spec.llm, output=spec.output, params=spec.params
+    ).params
+    return dict.fromkeys(spec.output.columns, most_output_tokens(params))
+
+
+def _measured(walk: _Walk, table: Table) -> Widths:
+    """The longest value of each text column, in UTF-8 bytes: no tokenizer makes more tokens of it."""
+    widths: dict[str, float | None] = {}
+    names = [column.name for column in table.columns if column.name not in LINEAGE_COLUMNS]
+    for batch in walk.session.store.tables.batches(table, names):
+        for name, column in zip(names, batch.columns, strict=True):
+            is_text = pa.types.is_string(column.type)
+            longest = pc.max(pc.binary_length(column)).as_py() if is_text else 24
+            widths[name] = max(widths.get(name) or 0, longest or 0)
+    return widths
