@@ -29,6 +29,8 @@ from bqbuild.llm.redaction import Redactor, bare_url
 MAX_BODY = 64 << 20
 """Bytes of a body beyond which it is no chat reply."""
 CONNECT_SECONDS = 30.0
+KEEP_ALIVE_SECONDS = 4.0
+"""Less than the 5 s after which uvicorn (vLLM, SGLang) closes an idle connection: no request meets a closing one."""
 REST_SECONDS = (1.0, 30.0)
 """How long an endpoint that failed is passed over, first and at most, while another one works."""
 
@@ -57,8 +59,8 @@ class OpenAIProvider:
         self._redactor = Redactor(connection)
         self._endpoints = [_endpoint(url) for url in urls]
         self._headers = {"Content-Type": "application/json", **connection.headers}
-        if connection.api_key:
-            self._headers["Authorization"] = f"Bearer {connection.api_key}"
+        if key := connection.api_key.strip():  # a key read from a file often ends in a newline
+            self._headers["Authorization"] = f"Bearer {key}"
         self._refused: set[bytes] = set()
         self._session: aiohttp.ClientSession | None = None
 
@@ -107,7 +109,7 @@ class OpenAIProvider:
     def _open_session(self) -> aiohttp.ClientSession:
         self._session = aiohttp.ClientSession(
             headers=self._headers,
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=30),
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=KEEP_ALIVE_SECONDS),
             timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=min(self._timeout, CONNECT_SECONDS)),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -135,8 +137,9 @@ class OpenAIProvider:
             message = f"no answer from {endpoint.shown} within {self._timeout:g} s"
             return ProviderError(message, kind="timeout", retryable=True, hint="raise `timeout` of the connection")
         said = self._redactor.excerpt(str(error) or type(error).__name__)
-        if isinstance(error, aiohttp.InvalidURL):
-            return ProviderError(f"{endpoint.shown} is no usable URL", kind="request", hint="check `base_url`")
+        if isinstance(error, aiohttp.ClientSSLError):
+            hint = "check `base_url`, and SSL_CERT_FILE where the certificate is your own"
+            return ProviderError(f"no trusted connection with {endpoint.shown}: {said}", kind="setup", hint=hint)
         return ProviderError(f"no connection with {endpoint.shown}: {said}", kind="transport", retryable=True)
 
     def _learn(self, form: bytes, said: str) -> None:

@@ -16,7 +16,7 @@ class Redactor:
     """Knows the secrets of one connection: its key, headers that carry credentials, and those in its URLs."""
 
     def __init__(self, connection: ConnectionSpec) -> None:
-        found = {connection.api_key}
+        found = {connection.api_key, connection.api_key.strip()}
         for name, value in connection.headers.items():
             if _SECRET_HEADER.search(name):
                 found |= {value, value.rpartition(" ")[2]}

@@ -168,6 +168,24 @@ def test_a_host_that_is_not_there_is_a_fault_of_transport(tmp_path: Path) -> Non
     with_bench(tmp_path, check, base_url="http://nowhere.invalid/v1", retries=0)
 
 
+def test_a_server_that_cannot_be_trusted_ends_the_run_at_once(tmp_path: Path, llm_server: LlmServer) -> None:
+    async def check(bench: Bench) -> None:
+        with pytest.raises(ConnectionDown, match="no trusted connection") as caught:
+            await bench.ask("hello")
+        assert caught.value.kind == "setup"
+
+    with_bench(tmp_path, check, base_url=llm_server.url.replace("http:", "https:"))
+
+
+def test_a_newline_behind_the_key_is_forgiven(tmp_path: Path, llm_server: LlmServer) -> None:
+    llm_server.api_key = "abc"
+
+    async def check(bench: Bench) -> None:
+        assert (await bench.ask("hello")).reply.text
+
+    with_bench(tmp_path, check, base_url=llm_server.url, api_key="abc\n")
+
+
 def test_a_query_in_the_address_goes_behind_the_path(tmp_path: Path, llm_server: LlmServer) -> None:
     async def check(bench: Bench) -> None:
         await bench.ask("hello")
