@@ -95,13 +95,14 @@ def _report(work: _Work, rules: int) -> None:
 def _sql(work: _Work) -> None:
     text = work.rule.sql
     assert text is not None  # the caller picked the rule by its way
-    parse_predicate(text, work.where)
+    # in the reasons its normal form, so that they are the same however it was written
+    shown = parse_predicate(text, work.where).identity
     found = work.ask(
         f"SELECT {POSITION}, ok IS NULL AS is_null FROM (SELECT {POSITION}, ({text})::BOOLEAN AS ok FROM rows)"
         " WHERE ok IS NOT TRUE",
         {"rows": work.rows.stream(mentioned(text, work.rows.schema.names))},
     )
-    reasons = [f"`{text}` is {'NULL' if is_null else 'false'}" for is_null in found.column("is_null").to_pylist()]
+    reasons = [f"`{shown}` is {'NULL' if is_null else 'false'}" for is_null in found.column("is_null").to_pylist()]
     work.rows.drop(work.number, positions_of(found), reasons)
 
 
@@ -229,7 +230,7 @@ def _judge(work: _Work, judge: JudgeRule) -> list[RowError]:
             reasons.append(_verdict(row, verdicts.column_names))
         elif row["_bq_row"] in unusable:
             rejected.append(row[POSITION])
-            reasons.append(f"no usable verdict: {unusable[row['row_id']].reason}")
+            reasons.append(f"no usable verdict: {unusable[row['_bq_row']].reason}")
         else:
             waiting.append(row[POSITION])
     work.rows.drop(work.number, np.array(rejected, np.int64), reasons)

@@ -27,9 +27,10 @@ _UNSPACED = (
 
 _UNSPACED_CHARACTER = re.compile(f"[{_UNSPACED}]")
 
-_ASCII_SYMBOLS = re.escape("+-*/^=<>%!&|~")
+_ASCII_SYMBOLS = re.escape("+-*/^=<>%&|~")
+_FACTORIAL = r"(?<=[0-9)])!|(?<=\b[a-z])!"
 _ASCII_WORD = re.compile("[a-z0-9]+")
-_ASCII_WORD_OR_SYMBOL = re.compile(f"[a-z0-9]+|[{_ASCII_SYMBOLS}]")
+_ASCII_WORD_OR_SYMBOL = re.compile(f"[a-z0-9]+|[{_ASCII_SYMBOLS}]|{_FACTORIAL}")
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -145,7 +146,7 @@ def _word_pattern(marks: bool) -> re.Pattern[str]:
 @cache
 def _word_or_symbol_pattern(marks: bool) -> re.Pattern[str]:
     # Sm are ± ÷ √ ∑ ≤ and the like; these ASCII marks are mathematics as well
-    return re.compile(f"{_word_expression(marks)}|[{re.escape(_characters('Sm'))}{_ASCII_SYMBOLS}]")
+    return re.compile(f"{_word_expression(marks)}|[{re.escape(_characters('Sm'))}{_ASCII_SYMBOLS}]|{_FACTORIAL}")
 
 
 def _word_expression(marks: bool) -> str:
