@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
@@ -28,11 +28,15 @@ class Mistake:
 
 @dataclass(slots=True)
 class Analysis:
-    """What one template says by itself; `uses` are the templates that it names, with whether they see its row."""
+    """What one template says by itself. Numbers are lines.
+
+    `variables` has None where each `var()` of that name has a default; `uses` are the templates that it names, with
+    whether they see its row.
+    """
 
     code: str
     columns: dict[str, int] = field(default_factory=dict)
-    variables: set[str] = field(default_factory=set)
+    variables: dict[str, int | None] = field(default_factory=dict)
     macros: set[str] = field(default_factory=set)
     uses: list[tuple[str, bool, int]] = field(default_factory=list)
     assigned: frozenset[str] = frozenset()
@@ -48,14 +52,15 @@ class _Generator(CodeGenerator):
 
     def enter_frame(self, frame: Frame) -> None:
         super().enter_frame(frame)
-        for _, (action, name) in frame.symbols.loads.items():
+        for action, name in frame.symbols.loads.values():
             if action == "resolve" and isinstance(name, str):
                 self.outside.add(name)
 
 
 def analyse(tree: nodes.Template, environment: TemplateEnvironment, name: str, macros: Mapping[str, Any]) -> Analysis:
     """Analyse one template. `macros` are the project's; `name` is what its code calls itself in tracebacks."""
-    mistakes = list(_unknown_filters(tree, environment))
+    every = list(tree.find_all(nodes.Node))
+    mistakes = list(_unknown_filters(every, environment))
     generator = _Generator(environment, name)
     code = ""
     if not mistakes:
@@ -65,13 +70,15 @@ def analyse(tree: nodes.Template, environment: TemplateEnvironment, name: str, m
         except TemplateSyntaxError as error:
             mistakes.append(Mistake(error.message or "broken Jinja", error.lineno))
     found = Analysis(code, mistakes=mistakes)
-    _names(tree, generator.outside, environment, macros, found)
-    _uses(tree, found)
+    _names(every, generator.outside, environment, macros, found)
+    _uses(every, found)
     return found
 
 
-def _unknown_filters(tree: nodes.Template, environment: TemplateEnvironment) -> Iterator[Mistake]:
-    for each in tree.find_all((nodes.Filter, nodes.Test)):
+def _unknown_filters(every: Sequence[nodes.Node], environment: TemplateEnvironment) -> Iterator[Mistake]:
+    for each in every:
+        if not isinstance(each, nodes.Filter | nodes.Test):
+            continue
         known: Mapping[str, Any] = environment.filters if isinstance(each, nodes.Filter) else environment.tests
         kind = "filter" if isinstance(each, nodes.Filter) else "test"
         if each.name not in known:
@@ -79,15 +86,17 @@ def _unknown_filters(tree: nodes.Template, environment: TemplateEnvironment) -> 
 
 
 def _names(
-    tree: nodes.Template,
+    every: Sequence[nodes.Node],
     outside: set[str],
     environment: TemplateEnvironment,
     macros: Mapping[str, Any],
     found: Analysis,
 ) -> None:
-    called = {id(call.node): call for call in tree.find_all(nodes.Call)}
-    assigned: set[str] = {macro.name for macro in tree.find_all(nodes.Macro)}
-    for name in tree.find_all(nodes.Name):
+    called = {id(call.node): call for call in every if isinstance(call, nodes.Call)}
+    assigned: set[str] = {macro.name for macro in every if isinstance(macro, nodes.Macro)}
+    for name in every:
+        if not isinstance(name, nodes.Name):
+            continue
         call = called.get(id(name))
         if name.ctx != "load":
             assigned.add(name.name)
@@ -102,16 +111,20 @@ def _names(
         else:
             found.columns.setdefault(name.name, name.lineno)
             found.columns[name.name] = min(found.columns[name.name], name.lineno)
-    assigned.update(imported.target for imported in tree.find_all(nodes.Import))
-    for imported in tree.find_all(nodes.FromImport):
-        assigned.update(each if isinstance(each, str) else each[1] for each in imported.names)
+    for imported in every:
+        if isinstance(imported, nodes.Import):
+            assigned.add(imported.target)
+        elif isinstance(imported, nodes.FromImport):
+            assigned.update(each if isinstance(each, str) else each[1] for each in imported.names)
     found.assigned = frozenset(assigned)
 
 
 def _variable(call: nodes.Call, found: Analysis) -> None:
     first = call.args[0] if call.args else None
     if isinstance(first, nodes.Const) and isinstance(first.value, str):
-        found.variables.add(first.value)
+        has_default = len(call.args) > 1
+        if not has_default or first.value not in found.variables:
+            found.variables[first.value] = None if has_default else call.lineno
     else:
         hint = "write var('name'): what a prompt reads must be known before it runs"
         found.mistakes.append(Mistake("var() needs the name of a variable as text", call.lineno, hint))
@@ -126,8 +139,10 @@ def _not_callable(name: nodes.Name, macros: Mapping[str, Any], environment: Temp
     return Mistake(f"unknown function or macro '{name.name}'", name.lineno, did_you_mean(name.name, known))
 
 
-def _uses(tree: nodes.Template, found: Analysis) -> None:
-    for each in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
+def _uses(every: Sequence[nodes.Node], found: Analysis) -> None:
+    for each in every:
+        if not isinstance(each, nodes.Include | nodes.Import | nodes.FromImport | nodes.Extends):
+            continue
         with_row = getattr(each, "with_context", True)
         target = getattr(each, "template", None)
         if isinstance(target, nodes.Const) and isinstance(target.value, str):
@@ -163,11 +178,14 @@ def _identity(node: object, named: Callable[[str], object]) -> object:
         return [type(node).__name__, rest, named(name) if isinstance(name, str) else _identity(target, named)]
     if isinstance(node, nodes.Node):
         return [type(node).__name__, {key: _identity(value, named) for key, value in node.iter_fields()}]
-    if isinstance(node, list | tuple):
-        if node and all(isinstance(each, nodes.Stmt) for each in node):
-            return tree_identity(list(node), named)
-        return [_identity(each, named) for each in node]
-    return node
+    return _identities(node, named) if isinstance(node, list | tuple) else node
+
+
+def _identities(items: Sequence[object], named: Callable[[str], object]) -> list[object]:
+    statements = [each for each in items if isinstance(each, nodes.Stmt)]
+    if statements and len(statements) == len(items):
+        return tree_identity(list(statements), named)
+    return [_identity(each, named) for each in items]
 
 
 def load_code(environment: TemplateEnvironment, code: str, name: str) -> Template:

@@ -61,8 +61,11 @@ class Readers:
     mistakes: Mistakes
 
 
-def read_declarations(readers: Readers) -> list[Declared]:
-    """Every node of the project, in the order of the files; names are unique. Mistakes are noted."""
+def read_declarations(readers: Readers) -> tuple[list[Declared], frozenset[str]]:
+    """Every node of the project, in the order of the files, and the names of those that are broken.
+
+    Names are unique. Mistakes are noted.
+    """
     entries = _entries(readers)
     texts = readers.files.texts("models", ".sql")
     beside = {PurePosixPath(path).stem for path in texts}
@@ -79,7 +82,9 @@ def read_declarations(readers: Readers) -> list[Declared]:
             found.append(_from_yaml(entry, kind, readers))
     for path, text in texts.items():
         found.append(_from_sql(path, text, properties.get(PurePosixPath(path).stem), readers))
-    return _unique([each for each in found if each is not None], readers.mistakes)
+    good = [each for each in found if each is not None]
+    named = {str(entry.value.get("name")) for entry in entries} | beside
+    return _unique(good, readers.mistakes), frozenset(named - {each.spec.name for each in good})
 
 
 def _entries(readers: Readers) -> list[_Entry]:
@@ -114,27 +119,23 @@ def _items(document: Document, section: str, items: Sequence[Any], mistakes: Mis
 
 def _kind(entry: _Entry, beside: set[str], mistakes: Mistakes) -> str | None:
     """The kind of an entry, or None with the mistake noted."""
-    kind = entry.value.get("kind")
+    is_source = entry.path[0] == "sources"
+    is_sql = "sql" in entry.value or entry.value.get("name") in beside
+    kind = entry.value.get("kind", "source" if is_source else "sql" if is_sql else None)
+    if is_source == (kind == "source") and kind in SPECS:
+        return str(kind)
     where = entry.document.value_where((*entry.path, "kind"))
-    if entry.path[0] == "sources":
-        if kind not in (None, "source"):
-            mistakes.add(f"a source has no kind '{kind}'", where, "models stand under `models:`")
-            return None
-        return "source"
-    if kind is None:
-        if "sql" in entry.value or entry.value.get("name") in beside:
-            return "sql"
-        known = ", ".join(name for name in SPECS if name != "source")
-        mistakes.add("missing key 'kind'", entry.where, f"kinds: {known}; for kind sql write models/…/<name>.sql")
-        return None
-    if kind == "source":
+    kinds = [name for name in SPECS if name != "source"]
+    listed = f"kinds: {', '.join(kinds)}"
+    if is_source:
+        mistakes.add(f"a source has no kind '{kind}'", where, "models stand under `models:`")
+    elif kind == "source":
         mistakes.add("a source stands under `sources:`", where)
-        return None
-    if kind not in SPECS:
-        kinds = [name for name in SPECS if name != "source"]
-        mistakes.add(f"unknown kind '{kind}'", where, did_you_mean(str(kind), kinds) or f"kinds: {', '.join(kinds)}")
-        return None
-    return str(kind)
+    elif kind is None:
+        mistakes.add("missing key 'kind'", entry.where, f"{listed}; the SQL of kind sql is models/…/<name>.sql")
+    else:
+        mistakes.add(f"unknown kind '{kind}'", where, did_you_mean(str(kind), kinds) or listed)
+    return None
 
 
 def _from_yaml(entry: _Entry, kind: str, readers: Readers) -> Declared | None:
@@ -165,7 +166,7 @@ def _from_sql(path: str, text: str, entry: _Entry | None, readers: Readers) -> D
     if sql is not None:
         call = FixedPlace(_config_place(path, text))
         declaration.add(sql.config, call)
-        places.update({key: call.place for key in sql.config})
+        places.update(dict.fromkeys(sql.config, call.place))
     places["sql"] = where
     declared = _declared(declaration, "sql", (where, path, places, sql), readers)
     return declared if sql is not None else None

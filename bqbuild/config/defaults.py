@@ -42,12 +42,17 @@ class Declaration:
     def add(self, value: Mapping[str, Any], places: Places, base: Path = ()) -> None:
         """Put `value`, which stands at `base`, on top."""
         for key, item in value.items():
-            if key == "tags" and key in self.value:
-                item = [*_listed(self.value[key]), *(tag for tag in _listed(item) if tag not in self.value[key])]
-            elif key == "meta" and isinstance(item, dict) and isinstance(self.value.get(key), dict):
-                item = {**self.value[key], **item}
-            self.value[key] = item
+            self.value[key] = self._merged(key, item)
             self.origins[key] = (places, (*base, key))
+
+    def _merged(self, key: str, item: Any) -> Any:
+        earlier = self.value.get(key)
+        if key == "tags" and earlier is not None:
+            before = _listed(earlier)
+            return [*before, *(tag for tag in _listed(item) if tag not in before)]
+        if key == "meta" and isinstance(item, dict) and isinstance(earlier, dict):
+            return {**earlier, **item}
+        return item
 
     def where(self, path: Sequence[str | int]) -> Where:
         """Where the entry at `path` was written."""

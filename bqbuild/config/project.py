@@ -22,7 +22,7 @@ from bqbuild.config.macros import read_macros
 from bqbuild.config.mistakes import Mistakes
 from bqbuild.config.profiles import FILE as PROFILES
 from bqbuild.config.profiles import TargetName, choose_target, read_target
-from bqbuild.config.prompts import PromptTemplate, read_prompts
+from bqbuild.config.prompts import Prompts, PromptTemplate, read_prompts
 from bqbuild.config.references import Names, check_llm_parts, mentions
 from bqbuild.config.rendered import render_values
 from bqbuild.config.rowtemplate import RowTemplate, RowTemplates
@@ -149,7 +149,8 @@ def load_project(
     prompts = read_prompts(files.texts("prompts", ".md"), reading.templates, reading.renderer, mistakes)
     nodes = reading.nodes(prompts, target_spec)
     mistakes.raise_any()
-    assert target_spec is not None and target_name is not None  # or a mistake was raised
+    if target_spec is None or target_name is None:
+        raise ProjectError("has no target", where=Where(PROFILES))
     return Project(
         root=files.root,
         spec=spec,
@@ -157,7 +158,7 @@ def load_project(
         target=target_spec,
         variables=values.all(),
         nodes=nodes,
-        prompts=prompts,
+        prompts=prompts.found,
         secrets=secrets,
         lock=lock,
         files=files.digests,
@@ -219,17 +220,18 @@ class _Reading:
         sources = files.texts("project/macros", *_MACROS)
         macros = read_macros(sources, self.sql.renderer.environment, mistakes)
         self.sql.add_macros(macros)
-        self.templates = RowTemplates(variables.var, macros)
+        self.templates = RowTemplates(variables, macros)
         self.names = Names({}, {})
         self._texts: dict[str, RowTemplate] = {}
 
-    def nodes(self, prompts: Mapping[str, PromptTemplate], target: TargetSpec | None) -> dict[NodeName, Node]:
+    def nodes(self, prompts: Prompts, target: TargetSpec | None) -> dict[NodeName, Node]:
         """Every enabled node, its references resolved; mistakes are noted."""
         defaults = FolderDefaults(self.spec, self.settings, self.files.folders("models"), self.mistakes)
-        declared = read_declarations(Readers(self.files, defaults, self.renderer, self.sql, self.mistakes))
+        declared, broken = read_declarations(Readers(self.files, defaults, self.renderer, self.sql, self.mistakes))
         self.names = Names(
             {each.spec.name: each for each in declared if each.spec.enabled},
             {each.spec.name: each for each in declared if not each.spec.enabled},
+            broken,
         )
         nodes: dict[NodeName, Node] = {}
         for name, each in self.names.enabled.items():

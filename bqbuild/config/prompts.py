@@ -17,10 +17,10 @@ from bqbuild.config.rowtemplate import RenderError, RowTemplate, RowTemplates
 from bqbuild.config.specs import PromptFrontMatter
 from bqbuild.config.validate import validate
 from bqbuild.config.yamlfile import Document, parse_yaml
-from bqbuild.core.errors import ProjectError, Where
+from bqbuild.core.errors import ProjectError, Where, did_you_mean
 from bqbuild.core.records import Message
 
-__all__ = ["PromptTemplate", "RenderError", "read_prompts"]
+__all__ = ["PromptTemplate", "Prompts", "RenderError", "read_prompts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,25 @@ class PromptTemplate:
         return tuple(messages)
 
 
-def read_prompts(
-    sources: Mapping[str, str], library: RowTemplates, renderer: Renderer, mistakes: Mistakes
-) -> dict[str, PromptTemplate]:
-    """The prompts in `sources` (`prompts/stem/ask.md` → text), by full name and, where unique, by bare name."""
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The prompts of a project by full name and, where that is unique, by bare name; and those that are broken."""
+
+    found: Mapping[str, PromptTemplate]
+    broken: frozenset[str]
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file for the prompt."""
+        return name in self.found or name in self.broken
+
+    def nearest(self, name: str) -> str | None:
+        """A hint for a prompt that is not there, or whose bare name several have."""
+        several = sorted(each for each in self.found if each.endswith(f"/{name}"))
+        return f"write one of {', '.join(several)}" if several else did_you_mean(name, self.found)
+
+
+def read_prompts(sources: Mapping[str, str], library: RowTemplates, renderer: Renderer, mistakes: Mistakes) -> Prompts:
+    """The prompts in `sources` (`prompts/stem/ask.md` → text). Mistakes are noted."""
     fronts: dict[str, tuple[str, PromptFrontMatter]] = {}
     for shown_as, source in sources.items():
         name = shown_as.removeprefix("prompts/").removesuffix(".md")
@@ -69,7 +84,9 @@ def read_prompts(
     for alias, full in short.items():
         library.alias(alias, full)
     prompts = {name: _prompt(name, path, front, library, mistakes) for name, (path, front) in fronts.items()}
-    return {**prompts, **{alias: prompts[full] for alias, full in short.items() if full}}
+    found = {**prompts, **{alias: prompts[full] for alias, full in short.items() if full}}
+    names = {path.removeprefix("prompts/").removesuffix(".md") for path in sources} - set(prompts)
+    return Prompts(found, frozenset(names | {name.rsplit("/", 1)[-1] for name in names}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +115,27 @@ def _add(name: str, shown_as: str, source: str, library: RowTemplates, readers: 
 def _split(source: str, shown_as: str) -> tuple[Document | None, str, int]:
     """The front matter, the body, and the line where the body starts."""
     lines = source.split("\n")
-    if lines[0].rstrip() != "---":
+    start = _fence(lines)
+    if start is None:
         return None, source, 1
-    for number, line in enumerate(lines[1:], start=2):
+    for number, line in enumerate(lines[start:], start=start + 1):
         if line.rstrip() == "---":
-            matter = parse_yaml("\n".join(["", *lines[1 : number - 1]]), shown_as)
+            matter = parse_yaml("\n" * start + "\n".join(lines[start : number - 1]), shown_as)
             return matter, "\n".join(lines[number:]), number + 1
-    raise ProjectError("the front matter has no end", where=Where(shown_as, 1), hint="close it with a line `---`")
+    raise ProjectError("the front matter has no end", where=Where(shown_as, start), hint="close it with a line `---`")
+
+
+def _fence(lines: list[str]) -> int | None:
+    """The number of the `---` line that opens the front matter; blank lines and a `# comment` may stand before it."""
+    for number, line in enumerate(lines, start=1):
+        if line.rstrip() == "---":
+            opens = number == 1 or re.match(
+                r"(description|system|params|tags|meta)\s*:", "".join(lines[number : number + 1])
+            )
+            return number if opens else None
+        if line.strip() and not line.startswith("# "):
+            return None
+    return None
 
 
 def _short_names(fronts: Mapping[str, object]) -> dict[str, str | None]:
@@ -151,14 +182,13 @@ def _check_messages(parts: list[object], path: str, front: PromptFrontMatter, mi
 
 def _trimmed(identity: Any) -> Any:
     """The identity of messages: blanks at the ends of a message do not count, since they are not sent."""
-    parts = identity["body"]
+    parts = [{}, *identity["body"], {}]
     trimmed: list[object] = []
-    for number, part in enumerate(parts):
-        if isinstance(part, str):
-            if number == 0 or isinstance(parts[number - 1], dict):
-                part = part.lstrip()
-            if number == len(parts) - 1 or isinstance(parts[number + 1], dict):
-                part = part.rstrip()
-        if part != "":
-            trimmed.append(part)
+    for before, part, after in zip(parts, parts[1:], parts[2:], strict=False):
+        text = part
+        if isinstance(text, str):
+            text = text.lstrip() if isinstance(before, dict) else text
+            text = text.rstrip() if isinstance(after, dict) else text
+        if text != "":
+            trimmed.append(text)
     return {**identity, "body": trimmed}

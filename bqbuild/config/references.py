@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from bqbuild.config.declarations import Declared
 from bqbuild.config.mistakes import Mistakes
-from bqbuild.config.prompts import PromptTemplate
+from bqbuild.config.prompts import Prompts, PromptTemplate
 from bqbuild.config.specs import (
     AnnotateSpec,
     EvaluateSpec,
@@ -44,13 +45,15 @@ class Names:
 
     enabled: Mapping[str, Declared]
     disabled: Mapping[str, Declared]
+    broken: frozenset[str] = frozenset()
+    """Nodes whose own declaration has mistakes: that they are not there is no second mistake."""
 
     def find(self, mention: Mention, mistakes: Mistakes) -> Ref | None:
         """The node, or the side table, that is meant. None, with the mistake noted, where there is none."""
         name, side = mention.name, ""
         if name not in self.enabled and "__" in name:
             base, _, last = name.rpartition("__")
-            if base in self.enabled or base in self.disabled:
+            if base in self.enabled or base in self.disabled or base in self.broken:
                 name, side = base, last
         node = self.enabled.get(name)
         if node is None:
@@ -58,22 +61,26 @@ class Names:
             return None
         if side and side not in SIDES.get(node.kind, ()):
             has = ", ".join(f"{name}__{each}" for each in SIDES.get(node.kind, ())) or "none"
-            mistakes.add(f"'{name}' ({node.kind}) has no table '{mention.name}'", mention.where, f"side tables: {has}")
+            mistakes.add(
+                f"'{name}' ({node.kind}) has no table '{mention.name}'", mention.place(), f"side tables: {has}"
+            )
             return None
         if mention.kind == "ref" and node.kind == "source":
-            mistakes.add(f"'{name}' is a source", mention.where, f"write source('{name}')")
+            mistakes.add(f"'{name}' is a source", mention.place(), f"write source('{name}')")
         if mention.kind == "source" and node.kind != "source":
-            mistakes.add(f"'{name}' is a model", mention.where, f"write ref('{name}')")
+            mistakes.add(f"'{name}' is a model", mention.place(), f"write ref('{name}')")
         return Ref(NodeName(name), side)
 
     def _missing(self, name: str, mention: Mention, mistakes: Mistakes) -> None:
+        if name in self.broken:
+            return
         if name in self.disabled:
             where = self.disabled[name].places.get("enabled", self.disabled[name].where)
-            mistakes.add(f"'{name}' is disabled", mention.where, f"see {where}")
+            mistakes.add(f"'{name}' is disabled", mention.place(), f"see {where}")
             return
         what = {"ref": "model", "source": "source"}.get(mention.kind, "model or source")
         sides = [f"{each}__{side}" for each, node in self.enabled.items() for side in SIDES.get(node.kind, ())]
-        mistakes.add(f"there is no {what} '{name}'", mention.where, did_you_mean(name, [*self.enabled, *sides]))
+        mistakes.add(f"there is no {what} '{name}'", mention.place(), did_you_mean(name, [*self.enabled, *sides]))
 
 
 def mentions(node: Declared, names: Names) -> Iterator[Mention]:
@@ -82,34 +89,31 @@ def mentions(node: Declared, names: Names) -> Iterator[Mention]:
         yield from node.sql.live_mentions()
         return
     for name, key in _named(node, names):
-        yield Mention("any", name, node.declaration.value_where(key))
+        yield Mention("any", name, partial(node.declaration.value_where, key))
 
 
 def _named(node: Declared, names: Names) -> Iterator[tuple[str, Key]]:
     spec = node.spec
+    if isinstance(spec, LlmSpec | FilterSpec | TrainSpec):
+        yield spec.from_, ("from",)
     if isinstance(spec, PythonSpec):
-        for number, name in enumerate(spec.from_):
-            yield name, ("from", number)
-    elif isinstance(spec, LlmSpec | TrainSpec):
-        yield spec.from_, ("from",)
-        if isinstance(spec, TrainSpec) and isinstance(spec.base, str) and _is_trained(spec.base, names):
-            yield spec.base, ("base",)
-    elif isinstance(spec, FilterSpec):
-        yield spec.from_, ("from",)
-        for number, rule in enumerate(spec.rules):
-            for place, name in enumerate(rule.decontaminate.against if rule.decontaminate else ()):
-                yield name, ("rules", number, "decontaminate", "against", place)
-    elif isinstance(spec, MixSpec):
-        for number, source in enumerate(spec.from_):
-            yield source.model, ("from", number, "model")
-        if isinstance(spec.weights, WeightsFrom):
-            yield spec.weights.from_, ("weights", "from")
+        yield from ((name, ("from", number)) for number, name in enumerate(spec.from_))
+    elif isinstance(spec, MixSpec | EvaluateSpec):
+        yield from ((each.model, ("from", number, "model")) for number, each in enumerate(spec.from_))
+    if isinstance(spec, FilterSpec):
+        yield from _benchmarks(spec)
+    elif isinstance(spec, MixSpec) and isinstance(spec.weights, WeightsFrom):
+        yield spec.weights.from_, ("weights", "from")
+    elif isinstance(spec, TrainSpec) and isinstance(spec.base, str) and _is_trained(spec.base, names):
+        yield spec.base, ("base",)
     elif isinstance(spec, EvaluateSpec):
-        for number, benchmark in enumerate(spec.from_):
-            yield benchmark.model, ("from", number, "model")
-        for label, model in spec.models.items():
-            if _is_trained(model, names):
-                yield model, ("models", label)
+        yield from ((model, ("models", label)) for label, model in spec.models.items() if _is_trained(model, names))
+
+
+def _benchmarks(spec: FilterSpec) -> Iterator[tuple[str, Key]]:
+    for number, rule in enumerate(spec.rules):
+        for place, name in enumerate(rule.decontaminate.against if rule.decontaminate else ()):
+            yield name, ("rules", number, "decontaminate", "against", place)
 
 
 def _is_trained(name: str, names: Names) -> bool:
@@ -118,13 +122,11 @@ def _is_trained(name: str, names: Names) -> bool:
     return node is not None and node.kind == "train"
 
 
-def check_llm_parts(
-    node: Declared, prompts: Mapping[str, PromptTemplate], target: TargetSpec | None, mistakes: Mistakes
-) -> None:
+def check_llm_parts(node: Declared, prompts: Prompts, target: TargetSpec | None, mistakes: Mistakes) -> None:
     """Prompts and connections that the node names must be there; its output must not clash with what is given."""
     for output, prompt, llm, key in _conversations(node):
-        if prompt not in prompts:
-            hint = did_you_mean(prompt, prompts) or f"write prompts/{prompt}.md"
+        if not prompts.has(prompt):
+            hint = prompts.nearest(prompt) or f"write prompts/{prompt}.md"
             mistakes.add(f"there is no prompt '{prompt}'", node.declaration.value_where((*key, "prompt")), hint)
         if llm is not None and target is not None and llm not in target.llms:
             hint = did_you_mean(llm, target.llms) or f"connections of the target: {', '.join(target.llms) or 'none'}"
@@ -134,7 +136,7 @@ def check_llm_parts(
                 where = node.declaration.where((*key, "output", "columns", column))
                 mistakes.add(f"the column name '{column}' is bqbuild's own", where)
     if isinstance(node.spec, SynthesizeSpec):
-        _check_matrix(node, node.spec, prompts.get(node.spec.prompt), mistakes)
+        _check_matrix(node, node.spec, prompts.found.get(node.spec.prompt), mistakes)
 
 
 def _conversations(node: Declared) -> Iterator[tuple[OutputSpec | None, str, str | None, Key]]:

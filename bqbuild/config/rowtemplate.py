@@ -5,20 +5,22 @@ Rendering sees the columns that the template reads and nothing else of the row.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jinja2 import BaseLoader, Environment, Template, TemplateNotFound, TemplateSyntaxError, nodes
+from jinja2 import BaseLoader, Environment, Template, TemplateNotFound, TemplateSyntaxError, UndefinedError, nodes
 
 from bqbuild.config import templatetext
 from bqbuild.config.analysis import Analysis, analyse, load_code, tree_identity
 from bqbuild.config.jinja import template_line
 from bqbuild.config.macros import MacroFile, add_macros
 from bqbuild.config.mistakes import Mistakes
-from bqbuild.config.sandbox import TEMPLATE_FAILURES, NullPrinted, TemplateEnvironment
+from bqbuild.config.sandbox import TEMPLATE_FAILURES, NullPrintedError, TemplateEnvironment
 from bqbuild.config.templatetext import ROLE_FUNCTION, TemplateText
+from bqbuild.config.variables import Variables
 from bqbuild.core.errors import BuildError, ProjectError, Where, did_you_mean
 
 
@@ -69,7 +71,7 @@ class _Unit:
 class RowTemplates:
     """All row templates of a project: they share an environment, the macros, and each other by name."""
 
-    def __init__(self, var: Callable[..., Any], macros: Mapping[str, MacroFile]) -> None:
+    def __init__(self, variables: Variables, macros: Mapping[str, MacroFile]) -> None:
         token = secrets.token_hex(16)
         self.marker = f"\x02{token}:"
         """Starts what stands in rendered text for a role line, up to `\\x03`; unguessable, so no row can write one."""
@@ -80,7 +82,8 @@ class RowTemplates:
             keep_trailing_newline=True,
             loader=_Loader(self),
         )
-        self.environment.globals["var"] = var
+        self.environment.globals["var"] = variables.var
+        self._variables = variables
         self.environment.globals[ROLE_FUNCTION] = lambda role: f"{self.marker}{role}\x03"
         self._macros = macros
         add_macros(self.environment, macros)
@@ -94,8 +97,7 @@ class RowTemplates:
         if unit is None:
             return False
         self._units[name] = unit
-        for mistake in unit.analysis.mistakes:
-            mistakes.add(mistake.message, unit.place(mistake.line), mistake.hint)
+        self._note(unit, mistakes)
         return not unit.analysis.mistakes
 
     def alias(self, alias: str, name: str | None) -> None:
@@ -135,14 +137,12 @@ class RowTemplates:
         found = template_line(error.__traceback__)
         unit = self._units.get(found[0]) if found else None
         where = unit.place(found[1]) if unit and found else None
-        if not isinstance(error, NullPrinted):
-            return RenderError(f"the template failed: {error or type(error).__name__}", where=where)
-        names = (
-            {each.name for each in unit.tree.find_all(nodes.Name) if found and each.lineno == found[1]}
-            if unit
-            else set()
-        )
-        nulls = sorted(name for name in names if name in values and values[name] is None)
+        nulls = _nulls(unit, found[1], values) if unit and found else []
+        if isinstance(error, UndefinedError) and (missing := _missing(str(error), values)):
+            return RenderError(f"the row has no column '{missing}'", where=where)
+        if not isinstance(error, NullPrintedError):
+            hint = f"{', '.join(nulls)}: NULL in this row" if nulls else None
+            return RenderError(f"the template failed: {str(error) or type(error).__name__}", where=where, hint=hint)
         what = ", ".join(f"'{name}'" for name in nulls) if nulls else "a value that is printed"
         hint = "write {{ " + (nulls[0] if nulls else "value") + " | default('…') }}, or put it into an {% if %}"
         return RenderError(f"{what} is NULL", where=where, hint=hint)
@@ -194,7 +194,7 @@ class RowTemplates:
             found.add(name)
             unit = self._macro_unit(name, mistakes)
             if unit is not None:
-                variables |= unit.analysis.variables
+                variables |= set(unit.analysis.variables)
                 waiting |= unit.analysis.macros - found
         return found
 
@@ -206,8 +206,7 @@ class RowTemplates:
             if unit is None:
                 return None
             self._units[file.shown_as] = unit
-            for mistake in unit.analysis.mistakes:
-                mistakes.add(mistake.message, unit.place(mistake.line), mistake.hint)
+            self._note(unit, mistakes)
             for column, line in unit.analysis.columns.items():
                 hint = "a macro sees its arguments only: hand the column over"
                 mistakes.add(f"a macro reads '{column}', which is not an argument", unit.place(line), hint)
@@ -232,12 +231,33 @@ class RowTemplates:
         ]
         return tree_identity(wanted, lambda used: {"named": used})
 
+    def _note(self, unit: _Unit, mistakes: Mistakes) -> None:
+        """Note what is wrong with a template by itself."""
+        for mistake in unit.analysis.mistakes:
+            mistakes.add(mistake.message, unit.place(mistake.line), mistake.hint)
+        known = self._variables.all()
+        for name, line in unit.analysis.variables.items():
+            if line is not None and name not in known:
+                mistakes.note(self._variables.missing(name, unit.place(line)))
+
     def _nearest(self, name: str) -> str | None:
         return did_you_mean(name, [each for each in self._units if " " not in each])
 
 
 def _is(node: nodes.Node, name: str) -> bool:
     return isinstance(node, nodes.Macro) and node.name == name
+
+
+def _nulls(unit: _Unit, line: int, values: Mapping[str, Any]) -> list[str]:
+    """The columns that a line of the template names and that are NULL."""
+    names = {each.name for each in unit.tree.find_all(nodes.Name) if each.lineno == line}
+    return sorted(name for name in names if name in values and values[name] is None)
+
+
+def _missing(message: str, values: Mapping[str, Any]) -> str | None:
+    """The name that Jinja's message says is undefined, where the row has no such column."""
+    found = re.fullmatch("'([^']+)' is undefined", message)
+    return found.group(1) if found and found.group(1) not in values else None
 
 
 class _Loader(BaseLoader):

@@ -10,29 +10,29 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, nodes
+from jinja2 import StrictUndefined, TemplateError, Undefined, nodes
 from jinja2.exceptions import SecurityError
-from jinja2.runtime import Context, Macro
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_TEXT = 10_000_000
 """Characters in one intermediate text."""
 MAX_DIGITS = 4_000
-MAX_STEPS = 1_000_000
-"""Numbers that `range()` hands out in one rendering."""
 
-# What a template can raise beside Jinja's own errors; anything else is a bug of bqbuild and must not look like the user's.
+# What a template can raise beside Jinja's own errors; anything else is a bug of bqbuild and must not look like theirs.
 TEMPLATE_FAILURES = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
 
 # Filters that would turn NULL into the text "None".
 _TEXT_FILTERS = (
-    "capitalize center e escape forceescape format indent join lower replace reverse safe string striptags title trim"
-    " truncate upper urlencode urlize wordcount wordwrap xmlattr pprint"
-).split()
-_RANDOM = ("random",)
+    *("capitalize", "center", "e", "escape", "forceescape", "format", "indent", "join", "lower", "pprint", "replace"),
+    *("reverse", "safe", "string", "striptags", "title", "trim", "truncate", "upper", "urlencode", "urlize"),
+    *("wordcount", "wordwrap", "xmlattr"),
+)
+_RANDOM = ("lipsum", "random")
+_PART = "_bq_part"
 
 
-class NullPrinted(TemplateError):
+class NullPrintedError(TemplateError):
     """NULL was about to become text."""
 
 
@@ -51,17 +51,18 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             finalize=_refuse_null if null_is_error else _empty_for_null,
             **options,
         )
-        for name in ("lipsum",):
-            del self.globals[name]
-        for name in _RANDOM:
-            del self.filters[name]
+        for name in _RANDOM:  # the same row must make the same request
+            self.globals.pop(name, None)
+            self.filters.pop(name, None)
         self.filters["tojson"] = _to_json
         self.filters["fromjson"] = json.loads
-        for name in ("center", "indent", "format"):
-            self.filters[name] = _bounded(self.filters[name])
+        self.filters[_PART] = _refuse_null if null_is_error else _empty_for_null
         if null_is_error:
             for name in _TEXT_FILTERS:
                 self.filters[name] = _without_null(self.filters[name])
+            self.filters["default"] = self.filters["d"] = _default
+        for name in ("center", "indent", "format"):
+            self.filters[name] = _bounded(self.filters[name])
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
@@ -69,21 +70,18 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         return tree
 
     def prepare(self, tree: nodes.Template) -> None:
-        """Give `a if b` the empty text as its other half, and let `~` see NULL."""
+        """Give `a if b` the empty text as its other half, and look at what `~` puts together."""
         for choice in tree.find_all(nodes.CondExpr):
             if choice.expr2 is None:
                 choice.expr2 = nodes.Const("", lineno=choice.lineno)
-        if not self.null_is_error:
-            return
         for concat in tree.find_all(nodes.Concat):
             concat.nodes = [
-                nodes.Filter(part, "string", [], [], None, None, lineno=part.lineno)
-                if not isinstance(part, nodes.Const)
-                else part
+                part
+                if isinstance(part, nodes.Const)
+                else nodes.Filter(part, _PART, [], [], None, None, lineno=part.lineno)
                 for part in concat.nodes
             ]
-        for each in tree.find_all((nodes.Filter, nodes.Concat, nodes.Const)):
-            each.set_environment(self)
+        tree.set_environment(self)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """`*`, `**`, `%` and `+`, within bounds."""
@@ -94,44 +92,67 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         elif operator == "%" and isinstance(left, str):
             _check_format(left)
             if self.null_is_error and (right is None or (isinstance(right, tuple) and None in right)):
-                raise NullPrinted("NULL is printed by %")
-        elif operator == "+" and isinstance(left, str) and isinstance(right, str):
+                raise NullPrintedError("NULL is printed by %")
+        elif operator == "+" and isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
             _check_length(len(left) + len(right))
         return super().call_binop(context, operator, left, right)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 (as in Jinja)
-        """Calls, with methods of text kept from making gigabytes."""
-        owner = getattr(__obj, "__self__", None)
-        if isinstance(owner, str) and not isinstance(__obj, Macro):
-            _check_method(owner, __obj.__name__, args)
-            if __self.null_is_error and __obj.__name__ in ("format", "join"):
-                values = list(args[0]) if __obj.__name__ == "join" and args else [*args, *kwargs.values()]
-                if None in values:
-                    raise NullPrinted(f"NULL is printed by {__obj.__name__}()")
-        return super().call(__context, __obj, *args, **kwargs)
+    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Calls, with methods of text kept from making gigabytes, or the text "None"."""
+        owner = getattr(function, "__self__", None)
+        if isinstance(owner, str):
+            _check_method(owner, function.__name__, args)
+        return super().call(context, function, *args, **kwargs)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """`'…'.format`, which Jinja makes safe, with its widths and NULLs looked at."""
+        safe = super().wrap_str_format(value)
+        if safe is None:
+            return None
+
+        def checked(*args: Any, **kwargs: Any) -> str:
+            _check_format(value.__self__)
+            if self.null_is_error and None in (*args, *kwargs.values()):
+                raise NullPrintedError("NULL is printed by format()")
+            return safe(*args, **kwargs)
+
+        return checked
 
 
 def _refuse_null(value: Any) -> Any:
+    """What is printed in a template over rows."""
     if value is None:
-        raise NullPrinted("NULL is printed")
+        raise NullPrintedError("NULL is printed")
+    if isinstance(value, str):
+        _check_length(len(value))
     return value
 
 
 def _empty_for_null(value: Any) -> Any:
+    """What is printed elsewhere: in SQL, macros often return nothing."""
+    if isinstance(value, str):
+        _check_length(len(value))
     return "" if value is None else value
 
 
+def _default(value: Any, default_value: Any = "", boolean: bool = False) -> Any:
+    """Jinja's `default`, for NULL too."""
+    is_missing = value is None or isinstance(value, Undefined)
+    return default_value if is_missing or (boolean and not value) else value
+
+
 def _without_null(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The filter, refusing NULL; `join` refuses it among the items."""
+    """The filter, refusing NULL; `join` refuses it among the items, `format` among what it puts in."""
     is_join = function.__name__.endswith("do_join")
+    is_format = function.__name__ == "do_format"
     position = 1 if hasattr(function, "jinja_pass_arg") else 0
 
     def checked(*args: Any, **kwargs: Any) -> Any:
         value = args[position] if len(args) > position else None
-        if value is None:
-            raise NullPrinted("NULL is printed")
+        if value is None or (is_format and None in (*args, *kwargs.values())):
+            raise NullPrintedError("NULL is printed")
         if is_join and isinstance(value, list | tuple) and None in value and not (kwargs or len(args) > position + 2):
-            raise NullPrinted("NULL is printed by join")
+            raise NullPrintedError("NULL is printed by join")
         return function(*args, **kwargs)
 
     return _like(function, checked)
@@ -192,9 +213,7 @@ def _check_format(pattern: str) -> None:
 
 
 def _check_method(owner: str, name: str, args: tuple[Any, ...]) -> None:
-    if name in ("format", "format_map"):
-        _check_format(owner)
-    elif name in ("ljust", "rjust", "center", "zfill", "expandtabs"):
+    if name in ("ljust", "rjust", "center", "zfill", "expandtabs"):
         for value in args:
             if isinstance(value, int):
                 _check_length(value * (owner.count("\t") or 1))

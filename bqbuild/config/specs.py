@@ -5,63 +5,66 @@ Nothing here reads a file or checks a reference: `config.project` does that.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from bqbuild.config.yamlfile import plain
+from bqbuild.config.settings import (
+    ConnectionSpec,
+    PriceSpec,
+    ProfilesSpec,
+    ProjectSpec,
+    PromptFrontMatter,
+    TargetSpec,
+)
+from bqbuild.config.specbase import Columns, ColumnSpec, Scalar, Spec, Text, Texts, Value, listed
 
-
-class Spec(BaseModel):
-    """Base of all specs: frozen, strict about unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
-
-
-def _text(value: object) -> object:
-    """Labels and names may be written as numbers; they are text."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, int | float) else value
-
-
-def _many(value: object) -> object:
-    """One value where a list is expected is a list of one."""
-    return [value] if isinstance(value, str | dict) else value
-
-
-def _plain(value: object) -> object:
-    """Numbers that remember how they were written are plain numbers where any value may stand."""
-    return plain(value)
-
-
-Text = Annotated[str, BeforeValidator(_text)]
-Texts = Annotated[list[Text], BeforeValidator(_many)]
-Value = Annotated[Any, BeforeValidator(_plain)]
-"""Any YAML value."""
-Scalar = Annotated[str | int | float | bool | None, BeforeValidator(_plain)]
-
-
-class ColumnSpec(Spec):
-    """What is declared of one column. `type` is a DuckDB type; `tests` are data tests."""
-
-    name: str
-    type: str | None = None
-    description: Text = ""
-    tests: list[Value] = Field(default_factory=list)
-
-
-def _columns(value: object) -> object:
-    """Columns may be a list of {name: …} or a mapping of name to a type or to the rest."""
-    if not isinstance(value, dict):
-        return value
-    rows = []
-    for name, rest in value.items():
-        rows.append({"name": name, **(rest if isinstance(rest, dict) else {"type": rest} if rest is not None else {})})
-    return rows
-
-
-Columns = Annotated[list[ColumnSpec], BeforeValidator(_columns)]
+__all__ = [
+    "SPECS",
+    "AnnotateSpec",
+    "BenchmarkSpec",
+    "Benchmarks",
+    "BudgetSpec",
+    "ColumnSpec",
+    "Columns",
+    "CommonSpec",
+    "ConnectionSpec",
+    "DecontaminateRule",
+    "DedupRule",
+    "EvaluateSpec",
+    "FilterRule",
+    "FilterSpec",
+    "JudgeRule",
+    "LanguageRule",
+    "LlmSpec",
+    "MixInput",
+    "MixInputs",
+    "MixSpec",
+    "ModelSpec",
+    "OutputColumn",
+    "OutputColumns",
+    "OutputSpec",
+    "PassRateSpec",
+    "PriceSpec",
+    "ProfilesSpec",
+    "ProjectSpec",
+    "PromptFrontMatter",
+    "PythonSpec",
+    "QualityRule",
+    "RefineSpec",
+    "Scalar",
+    "SourceSpec",
+    "Spec",
+    "SqlSpec",
+    "SynthesizeSpec",
+    "TargetSpec",
+    "Text",
+    "Texts",
+    "TrainSpec",
+    "Value",
+    "WeightRow",
+    "WeightsFrom",
+]
 
 
 class CommonSpec(Spec):
@@ -143,11 +146,17 @@ def _output_columns(value: object) -> object:
     return {name: {"type": rest} if isinstance(rest, str) else rest for name, rest in value.items()}
 
 
+OutputColumns = Annotated[
+    dict[str, OutputColumn],
+    BeforeValidator(_output_columns, json_schema_input_type=dict[str, OutputColumn | str]),
+]
+
+
 class OutputSpec(Spec):
     """How a reply becomes columns."""
 
     format: Literal["json", "text", "tags", "choice"] = "text"
-    columns: Annotated[dict[str, OutputColumn], BeforeValidator(_output_columns)] = Field(min_length=1)
+    columns: OutputColumns = Field(min_length=1)
     explode: bool = False
     max_items: int | None = Field(default=None, ge=1)
     """With `explode`: more items in one reply than this are cut, and the cut is recorded."""
@@ -324,8 +333,14 @@ class MixInput(Spec):
 
 
 def _mix_inputs(value: object) -> object:
-    items = _many(value)
+    items = listed(value)
     return [{"model": item} if isinstance(item, str) else item for item in items] if isinstance(items, list) else items
+
+
+MixInputs = Annotated[
+    list[MixInput],
+    BeforeValidator(_mix_inputs, json_schema_input_type=list[MixInput | str] | MixInput | str),
+]
 
 
 class MixSpec(CommonSpec):
@@ -335,7 +350,7 @@ class MixSpec(CommonSpec):
     """
 
     kind: Literal["mix"]
-    from_: Annotated[list[MixInput], BeforeValidator(_mix_inputs)] = Field(alias="from", min_length=1)
+    from_: MixInputs = Field(alias="from", min_length=1)
     by: Texts = Field(default_factory=list)
     weights: WeightsFrom | list[WeightRow] | None = None
     rows: int | None = Field(default=None, ge=1)
@@ -390,8 +405,14 @@ class BenchmarkSpec(Spec):
 
 
 def _benchmarks(value: object) -> object:
-    items = _many(value)
+    items = listed(value)
     return [{"model": item} if isinstance(item, str) else item for item in items] if isinstance(items, list) else items
+
+
+Benchmarks = Annotated[
+    list[BenchmarkSpec],
+    BeforeValidator(_benchmarks, json_schema_input_type=list[BenchmarkSpec | str] | BenchmarkSpec | str),
+]
 
 
 class EvaluateSpec(CommonSpec):
@@ -402,7 +423,7 @@ class EvaluateSpec(CommonSpec):
     """
 
     kind: Literal["evaluate"]
-    from_: Annotated[list[BenchmarkSpec], BeforeValidator(_benchmarks)] = Field(alias="from", min_length=1)
+    from_: Benchmarks = Field(alias="from", min_length=1)
     models: dict[str, str] = Field(min_length=1)
     baseline: str | None = None
     by: Texts = Field(default_factory=list)
@@ -437,69 +458,3 @@ SPECS: dict[str, type[CommonSpec]] = {
     "train": TrainSpec,
     "evaluate": EvaluateSpec,
 }
-
-
-class PriceSpec(Spec):
-    """Dollars per million tokens."""
-
-    input: float = Field(default=0.0, ge=0)
-    output: float = Field(default=0.0, ge=0)
-
-
-class ConnectionSpec(Spec):
-    """A named LLM of a target. `model` is the id that goes on the wire, or a path or hub id for `embedded`."""
-
-    provider: str
-    model: str
-    revision: str | None = None
-    base_url: str | None = None
-    endpoints: list[str] = Field(default_factory=list)
-    api_key: str = Field(default="", repr=False)
-    headers: dict[str, str] = Field(default_factory=dict, repr=False)
-    max_concurrency: int = Field(default=16, ge=1)
-    timeout: float = Field(default=120.0, gt=0)
-    retries: int = Field(default=6, ge=0)
-    price: PriceSpec = Field(default_factory=PriceSpec)
-    params: dict[str, Value] = Field(default_factory=dict)
-    constrain: bool | None = None
-    context: int | None = Field(default=None, ge=1)
-    """Longest prompt in tokens; a longer one is truncated by `embedded`, with a warning."""
-    threads: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=16, ge=1)
-
-
-class TargetSpec(Spec):
-    """Where and with what a project is built. `vars` win over the project's."""
-
-    store: str = ".bqbuild"
-    engine: Literal["local", "ray"] = "local"
-    environment: str | None = None
-    vars: dict[str, Value] = Field(default_factory=dict)
-    llms: dict[str, ConnectionSpec] = Field(default_factory=dict)
-
-
-class ProfilesSpec(Spec):
-    """`project/profiles.yml`."""
-
-    default: str
-    targets: dict[str, TargetSpec] = Field(min_length=1)
-
-
-class ProjectSpec(Spec):
-    """`project/bqbuild.yml`. `models` holds defaults by folder below `models/`, as in dbt."""
-
-    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")
-    version: Text = "1"
-    vars: dict[str, Value] = Field(default_factory=dict)
-    models: dict[str, Value] = Field(default_factory=dict)
-    selectors: dict[str, str] = Field(default_factory=dict)
-
-
-class PromptFrontMatter(Spec):
-    """What stands between the `---` lines of a prompt file."""
-
-    description: Text = ""
-    system: str | None = None
-    params: dict[str, Value] = Field(default_factory=dict)
-    tags: Texts = Field(default_factory=list)
-    meta: dict[str, Value] = Field(default_factory=dict)

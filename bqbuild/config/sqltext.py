@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from bqbuild.config.jinja import Renderer
@@ -12,16 +13,17 @@ from bqbuild.config.macros import MacroFile, add_macros
 from bqbuild.core.errors import ProjectError, Where
 
 _MARK = re.compile("\x02([0-9]+)\x03")
-_NOT_CODE = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\$([A-Za-z_]*)\$.*?\$\1\$", re.S)
+_NOT_CODE = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\$([A-Za-z_]*)\$.*?\$\1\$", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """A node named in a project file, and where. `kind` is `ref`, `source`, or `any` where both are meant."""
+    """A node named in a project file. `kind` is `ref`, `source`, or `any` where both are meant."""
 
     kind: str
     name: str
-    where: Where
+    place: Callable[[], Where]
+    """Looks for where it is named: only mistakes need to know."""
 
 
 @dataclass(slots=True)
@@ -95,17 +97,15 @@ class SqlRenderer:
         return ""
 
     def _mention(self, kind: str, name: str) -> str:
-        self._current.mentions.append(Mention(kind, name, self._place(kind, name)))
+        self._current.mentions.append(Mention(kind, name, partial(_place, kind, name, self._source, self._where)))
         return f"\x02{len(self._current.mentions) - 1}\x03"
 
-    def _place(self, kind: str, name: str) -> Where:
-        """Where the file says so; the file itself where a macro says so."""
-        inside = re.escape(name) if kind == "ref" else re.escape(name).replace(r"\.", r"(?:\.|['\"]\s*,\s*['\"])")
-        found = re.search(rf"\b{kind}\s*\(\s*(?:['\"]\w+['\"]\s*,\s*)?['\"]{inside}['\"]", self._source)
-        if not found:
-            return self._where
-        line, column = (
-            self._source.count("\n", 0, found.start()),
-            found.start() - self._source.rfind("\n", 0, found.start()),
-        )
-        return Where(self._where.file, max(self._where.line, 1) + line, column if self._where.line <= 1 else 0)
+
+def _place(kind: str, name: str, source: str, start: Where) -> Where:
+    """Where the text `source`, which starts at `start`, names it; the start where a macro does."""
+    inside = re.escape(name) if kind == "ref" else re.escape(name).replace(r"\.", r"(?:\.|['\"]\s*,\s*['\"])")
+    found = re.search(rf"\b{kind}\s*\(\s*(?:['\"]\w+['\"]\s*,\s*)?['\"]{inside}['\"]", source)
+    if not found:
+        return start
+    line = max(start.line, 1) + source.count("\n", 0, found.start())
+    return Where(start.file, line, found.start() - source.rfind("\n", 0, found.start()))

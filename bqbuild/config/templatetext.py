@@ -17,8 +17,8 @@ ROLE_FUNCTION = "_bq_role"
 _OPEN = re.compile(r"\{[{%#]")
 _RAW = re.compile(r"\{%[-+]?\s*raw\s*[-+]?%\}")
 _ENDRAW = re.compile(r"\{%[-+]?\s*endraw\s*[-+]?%\}")
-_TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\[({]|[\])}]|[-+]?%\}""", re.S)
-_ROLE_LINE = re.compile(rf"^({'|'.join(ROLES)}):(?=[ \t]|$)", re.M)
+_TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\[({]|[\])}]|[-+]?%\}""", re.DOTALL)
+_ROLE_LINE = re.compile(rf"^({'|'.join(ROLES)}):(?=[ \t]|$)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class TemplateText:
-    """A template as Jinja gets it. `lines` holds the line in the file of each line, or None: then they just count on."""
+    """A template as Jinja gets it. `lines` holds the line in the file of each line; with None they just count on."""
 
     source: str
     lines: tuple[int, ...] | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bqbuild.core.errors import ProjectError, did_you_mean
+from bqbuild.core.errors import ProjectError, Where, did_you_mean
 
 
 class Variables:
@@ -35,5 +35,9 @@ class Variables:
             return values[name]
         if default:
             return default[0]
-        hint = did_you_mean(name, values) or "set it under `vars` in project/bqbuild.yml"
-        raise ProjectError(f"there is no variable '{name}'", hint=hint)
+        raise self.missing(name)
+
+    def missing(self, name: str, where: Where | None = None) -> ProjectError:
+        """The error for a variable that is not there."""
+        hint = did_you_mean(name, self.all()) or "set it under `vars` in project/bqbuild.yml"
+        return ProjectError(f"there is no variable '{name}'", where=where, hint=hint)

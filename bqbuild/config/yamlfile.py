@@ -60,7 +60,8 @@ class WrittenFloat(float):
 class _Loader(yaml.CSafeLoader):
     """Resolves nothing itself: every plain scalar is marked as such, and `_scalar` decides."""
 
-    yaml_implicit_resolvers = {None: [(_PLAIN, re.compile(""))]}
+
+_Loader.yaml_implicit_resolvers = {None: [(_PLAIN, re.compile(""))]}
 
 
 @dataclass(frozen=True, slots=True)

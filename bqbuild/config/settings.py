@@ -1,0 +1,75 @@
+"""The typed form of bqbuild.yml, profiles.yml and the front matter of prompts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bqbuild.config.specbase import Spec, Text, Texts, Value
+
+
+class PriceSpec(Spec):
+    """Dollars per million tokens."""
+
+    input: float = Field(default=0.0, ge=0)
+    output: float = Field(default=0.0, ge=0)
+
+
+class ConnectionSpec(Spec):
+    """A named LLM of a target. `model` is the id that goes on the wire, or a path or hub id for `embedded`."""
+
+    provider: str
+    model: str
+    revision: str | None = None
+    base_url: str | None = None
+    endpoints: list[str] = Field(default_factory=list)
+    api_key: str = Field(default="", repr=False)
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    max_concurrency: int = Field(default=16, ge=1)
+    timeout: float = Field(default=120.0, gt=0)
+    retries: int = Field(default=6, ge=0)
+    price: PriceSpec = Field(default_factory=PriceSpec)
+    params: dict[str, Value] = Field(default_factory=dict)
+    constrain: bool | None = None
+    context: int | None = Field(default=None, ge=1)
+    """Longest prompt in tokens; a longer one is truncated by `embedded`, with a warning."""
+    threads: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+
+
+class TargetSpec(Spec):
+    """Where and with what a project is built. `vars` win over the project's."""
+
+    store: str = ".bqbuild"
+    engine: Literal["local", "ray"] = "local"
+    environment: str | None = None
+    vars: dict[str, Value] = Field(default_factory=dict)
+    llms: dict[str, ConnectionSpec] = Field(default_factory=dict)
+
+
+class ProfilesSpec(Spec):
+    """`project/profiles.yml`."""
+
+    default: str
+    targets: dict[str, TargetSpec] = Field(min_length=1)
+
+
+class ProjectSpec(Spec):
+    """`project/bqbuild.yml`. `models` holds defaults by folder below `models/`, as in dbt."""
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")
+    version: Text = "1"
+    vars: dict[str, Value] = Field(default_factory=dict)
+    models: dict[str, Value] = Field(default_factory=dict)
+    selectors: dict[str, str] = Field(default_factory=dict)
+
+
+class PromptFrontMatter(Spec):
+    """What stands between the `---` lines of a prompt file."""
+
+    description: Text = ""
+    system: str | None = None
+    params: dict[str, Value] = Field(default_factory=dict)
+    tags: Texts = Field(default_factory=list)
+    meta: dict[str, Value] = Field(default_factory=dict)
