@@ -7,6 +7,7 @@ close    the journals of this process, and of processes that died, become segmen
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from bqbuild.store.commit import GroupCommit
 from bqbuild.store.disk import disk_errors, try_lock
 from bqbuild.store.journal import JournalReader, encode_line
 from bqbuild.store.segments import DATA, Segment, remove_segment, write_segment
+
+log = logging.getLogger(__name__)
 
 SMALL_BYTES = 8 << 20
 MANY_SMALL = 32
@@ -50,14 +53,13 @@ class LocalCallLog:
         with self._guard, disk_errors(self._folder):
             self._refresh()
             found: dict[str, dict[str, Any]] = {}
-            lost: set[str] = set()
             for segment in self._segments.values():
-                for body in segment.find(wanted, lost):
+                for body in segment.find(wanted):
                     _keep_latest(found, body)
             for journal in self._journals.values():
                 for body in journal.find(wanted):
                     _keep_latest(found, body)
-            self._refuse_damage([key for key in wanted if key not in found], lost)
+            self._refuse_damage({key for key in wanted if key not in found})
         return {CallKey(key): record_from_json(body) for key, body in found.items()}
 
     async def append(self, record: CallRecord) -> None:
@@ -66,12 +68,11 @@ class LocalCallLog:
         await self._commit.append(encode_line(record_to_json(record)))
 
     def close(self) -> None:
-        """Flush, and compact the journal into a segment. Raises StoreError; nothing is lost by it."""
+        """Flush, and compact the journal into a segment. Raises StoreError."""
         with disk_errors(self._folder):
             self._commit.close()
-            if self._used:
-                self._adopt_journals()
-                self._merge_small_segments()
+        if self._used:
+            self._compact()
         with self._guard:
             for reader in self._readers():
                 reader.close()
@@ -99,22 +100,33 @@ class LocalCallLog:
         for path in self._segments.keys() - segments:
             self._segments.pop(path).close()
 
+    def _compact(self) -> None:
+        try:
+            self._adopt_journals()
+            self._merge_small_segments()
+        except OSError as error:
+            # The journals stay as they are, and stay readable; a later process tries again.
+            log.warning("the call log in %s was not compacted: %s", self._folder, error)
+
     def _readers(self) -> list[JournalReader | Segment]:
         return [*self._segments.values(), *self._journals.values()]
 
-    def _refuse_damage(self, missing: Sequence[str], lost: set[str]) -> None:
-        damaged_calls = [key for key in missing if key in lost]
-        if damaged_calls:
-            raise DamagedError(
-                f"{len(damaged_calls)} recorded calls in {self._segments_folder} are damaged, the first is {damaged_calls[0]}",
-                hint="restore the file, or move it away to pay for these calls again",
-            )
-        places = [reader.damage for reader in self._readers() if reader.damage]
-        if missing and places:
-            raise DamagedError(
-                f"{places[0]} is damaged: some of {len(missing)} calls may have been recorded there",
-                hint="restore it, or take it away to pay for these calls again",
-            )
+    def _refuse_damage(self, missing: set[str]) -> None:
+        """Missing keys that a damaged file had, or may have had, are not missing: they would be paid for twice."""
+        for segment in self._segments.values():
+            damaged = missing & segment.lost
+            if damaged:
+                raise DamagedError(
+                    f"{segment.path} is damaged: {len(damaged)} recorded calls worth ${segment.cost_of(damaged):.6g} "
+                    "cannot be read",
+                    hint="restore the file; or move it out of the store to pay for its calls again",
+                )
+        for reader in self._readers():
+            if missing and reader.damage:
+                raise DamagedError(
+                    f"{reader.damage} is damaged: {len(missing)} calls that are needed may have been recorded there",
+                    hint="restore it; or take it out of the store to pay for the calls again",
+                )
 
     def _adopt_journals(self) -> None:
         """Turn every journal that nobody writes into a segment. Damaged ones stay, for a human to look at."""

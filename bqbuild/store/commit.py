@@ -48,17 +48,16 @@ class GroupCommit:
         self._journal: JournalWriter | None = None
         self._reserve = scratch / "reserve"
         self._full: StoreError | None = None
-        self.written: list[Path] = []
 
     async def append(self, line: bytes) -> None:
-        """Return when the line is durable. Raises StoreError where it is not, or where it is and nothing more will be."""
+        """Return when the line is durable. Raises StoreError where it is not, or where the disk is full after it."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         with self._start:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="call-log", daemon=True)
                 self._thread.start()
-        self._queue.put(_Waiting(line, loop, done))
+            self._queue.put(_Waiting(line, loop, done))
         await done
 
     def close(self) -> None:
@@ -68,10 +67,9 @@ class GroupCommit:
                 self._queue.put(None)
                 self._thread.join()
                 self._thread = None
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
+        self._drop_journal()
         self._reserve.unlink(missing_ok=True)
+        self._full = None
 
     def _work(self) -> None:
         more = True
@@ -108,33 +106,37 @@ class GroupCommit:
 
     def _write_again(self, lines: Sequence[bytes], error: OSError) -> StoreError | None:
         log.warning("the journal in %s failed: %s", self._folder, error)
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
+        self._drop_journal()
         if error.errno in FULL and self._reserve.exists():
             self._reserve.unlink()
             self._full = disk_error(error, self._folder)
         try:
             self._append(lines)
         except OSError as second:
-            if self._journal is not None:
-                self._journal.close()
-                self._journal = None
+            self._drop_journal()
             return disk_error(second, self._folder)
         return self._full
+
+    def _drop_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
 
     def _append(self, lines: Sequence[bytes]) -> None:
         if self._journal is None:
             self._journal = JournalWriter(self._folder, self._scratch)
-            self.written.append(self._journal.path)
             if self._full is None:
                 _reserve(self._reserve)
         self._journal.append(lines)
 
 
 def _reserve(path: Path) -> None:
-    with path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+    """Take space that can be given back; where there is none to take, there is none in reserve."""
+    try:
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+    except OSError:
+        path.unlink(missing_ok=True)
 
 
 def _resolve(group: Sequence[_Waiting], error: StoreError | None) -> None:

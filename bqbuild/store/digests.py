@@ -2,8 +2,9 @@
 
 Two 64-bit lanes are carried side by side, with different constants, and end in one 128-bit digest:
 
-    value  -> lanes   fixed width: its bits, mixed; text and bytes: the two halves of its xxh3-128; list: the sum of its
-                      items' lanes, each mixed with its position, and its length; struct: its fields in order; NULL: a constant
+    value  -> lanes   fixed width: its bits, mixed; text and bytes: the two halves of its xxh3-128; NULL: a constant;
+                      list: the sum of its items' lanes, each mixed with its position, and its length; struct: its
+                      fields in order
     row    -> lanes   its values in order of columns, mixed after each, so that columns can't trade values
     table  -> lanes   the sum of its rows modulo 2^64, so that order does not count and multiplicity does
     digest            of the columns' names and types, the number of rows and the two sums

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -109,10 +110,8 @@ class _Files:
     def discard(self) -> None:
         """Let go of an open file whose content nobody wants."""
         if self._open is not None:
-            try:
+            with suppress(OSError):  # a full disk: the file is thrown away anyway
                 self._open.close()
-            except OSError:
-                pass  # a full disk: the file is thrown away anyway
             self._open = None
 
     def _wait(self, rows: pa.Table) -> None:

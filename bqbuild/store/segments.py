@@ -1,7 +1,7 @@
 """Segments of the call log: what journals become when their process ends. Immutable, compressed, quick to search.
 
-    <name>.jsonl.zst   the journal's lines in zstd frames of some 64 KB, each behind a skippable frame that says how long
-                       it is and what its checksum is; `zstdcat` and DuckDB's `read_json` read it
+    <name>.jsonl.zst   the journal's lines in zstd frames of some 64 KB, each behind a skippable frame with its length
+                       and checksum; `zstdcat` and DuckDB's `read_json` read it
     <name>.parquet     the index: for each call its key, frame and line, and what it cost; `name` is its own xxh3-128
 
 Lines stay in the order of the calls, so that a node's rows find their calls in few frames. The data alone is the
@@ -14,7 +14,7 @@ import logging
 import os
 import struct
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -86,17 +86,19 @@ def remove_segment(path: Path) -> None:
 class Segment:
     """A segment that is open for reading. Its file stays readable here when it was removed.
 
-    `damage` says what is wrong with it where keys that it may have held are not known.
+    `lost` has the keys whose calls were found to be damaged; `damage` names the file where it is not known which keys
+    it had.
     """
 
     def __init__(self, path: Path) -> None:
         """Raises OSError."""
         self.path = path
+        self.lost: set[str] = set()
         self.damage: str | None = None
         self._descriptor = os.open(path, os.O_RDONLY)
         self._frames: OrderedDict[int, list[bytes]] = OrderedDict()
         self._index = KeyIndex()
-        table = _read_index(path)
+        table = _read_index(path, ["key", "frame", "line"])
         if table is None:
             log.warning("the index of %s is missing or damaged and was made again in memory", path)
             table = self._indexed_again()
@@ -104,19 +106,22 @@ class Segment:
         frames, lines = (table.column(name).to_numpy().astype(np.uint64) for name in ("frame", "line"))
         self._index.add_many(keys, (frames << _LINE_BITS) | lines)
 
-    def find(self, keys: Sequence[str], lost: set[str]) -> Iterator[dict[str, Any]]:
-        """The calls among `keys`, as JSON objects; those that are here and damaged are added to `lost`.
-
-        Raises OSError.
-        """
+    def find(self, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The calls among `keys`, as JSON objects. Those that are here and damaged go to `lost`. Raises OSError."""
         for key, position in sorted(self._index.find(keys), key=lambda pair: pair[1]):
             lines = self._frame(position >> 16)
             if lines is None:
-                lost.add(key)
+                self.lost.add(key)
                 continue
             line = lines[position & 0xFFFF]
             if line_key(line) == key:
                 yield decode_line(line)
+
+    def cost_of(self, keys: Collection[str]) -> float:
+        """What these calls cost, in dollars, as far as the index tells."""
+        table = _read_index(self.path, ["key", "cost"])
+        rows = table.to_pylist() if table is not None else []
+        return float(sum(row["cost"] for row in rows if row["key"] in keys))
 
     def sound_lines(self) -> Iterator[bytes]:
         """All lines that can be read, in order. Raises OSError."""
@@ -239,12 +244,12 @@ def _index_batches(descriptor: int) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pylist(rows, schema=_INDEX_SCHEMA)
 
 
-def _read_index(data: Path) -> pa.Table | None:
+def _read_index(data: Path, columns: Sequence[str]) -> pa.Table | None:
     """The index beside the data, or None where it is missing or not what its name says."""
     path = _index_path(data)
     try:
         if digest_file(path) != path.name.removesuffix(INDEX):
             return None
-        return pq.read_table(path, columns=["key", "frame", "line"])
+        return pq.read_table(path, columns=list(columns))
     except FileNotFoundError:
         return None

@@ -18,12 +18,15 @@ IN_MEMORY_BYTES = 64 << 20
 SORT_MEMORY = "512MB"
 
 
-def sorted_tables(paths: Sequence[Path], schema: pa.Schema, scratch: Path) -> Iterator[pa.Table]:
+def sorted_tables(
+    paths: Sequence[Path], schema: pa.Schema, scratch: Path, in_memory_bytes: int = IN_MEMORY_BYTES
+) -> Iterator[pa.Table]:
     """The rows of `paths` by `ORDER` (bytes compare), without that column, in pieces of bounded size.
 
-    `schema` is that of the files. Larger inputs spill to `scratch`. Raises StoreError (a full disk …).
+    `schema` is that of the files. Inputs larger than `in_memory_bytes`, unpacked, spill to `scratch`. Raises StoreError
+    (a full disk …).
     """
-    if _uncompressed_bytes(paths) <= IN_MEMORY_BYTES:
+    if _uncompressed_bytes(paths) <= in_memory_bytes:
         with disk_errors(scratch):
             rows = pa.concat_tables(pq.read_table(path) for path in paths)
         yield rows.take(pc.sort_indices(rows, [(ORDER, "ascending")])).drop_columns([ORDER])

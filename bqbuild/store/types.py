@@ -6,66 +6,16 @@ its digest agree. Two spellings of one type (`large_string`, a dictionary of str
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import pyarrow as pa
 
 from bqbuild.core.errors import StoreError
 from bqbuild.core.records import Column
+from bqbuild.store.typenames import ARROW_BY_NAME, SPELLINGS, WRITTEN, parse_type
 
 JSON_FIELD = {b"bqbuild.type": b"json"}
 """Metadata of an Arrow field whose strings are JSON text: there is no Arrow type of its own for that."""
-
-ARROW_BY_NAME: dict[str, pa.DataType] = {
-    "varchar": pa.string(),
-    "json": pa.string(),
-    "boolean": pa.bool_(),
-    "tinyint": pa.int8(),
-    "smallint": pa.int16(),
-    "integer": pa.int32(),
-    "bigint": pa.int64(),
-    "utinyint": pa.uint8(),
-    "usmallint": pa.uint16(),
-    "uinteger": pa.uint32(),
-    "ubigint": pa.uint64(),
-    "float": pa.float32(),
-    "double": pa.float64(),
-    "blob": pa.binary(),
-    "date": pa.date32(),
-    "time": pa.time64("us"),
-    "time_ns": pa.time64("ns"),
-    "timestamp": pa.timestamp("us"),
-    "timestamp_ns": pa.timestamp("ns"),
-    "timestamp with time zone": pa.timestamp("us", "UTC"),
-    "timestamptz_ns": pa.timestamp("ns", "UTC"),
-}
-
-SPELLINGS = {
-    "string": "varchar",
-    "str": "varchar",
-    "text": "varchar",
-    "int": "bigint",
-    "int64": "bigint",
-    "long": "bigint",
-    "int32": "integer",
-    "int16": "smallint",
-    "int8": "tinyint",
-    "number": "double",
-    "float64": "double",
-    "real": "float",
-    "float32": "float",
-    "bool": "boolean",
-    "bytes": "blob",
-    "binary": "blob",
-    "datetime": "timestamp",
-    "timestamptz": "timestamp with time zone",
-    "hugeint": "decimal(38,0)",
-    "decimal": "decimal(18,3)",
-}
-"""What else users may write in YAML."""
-
-YAML_ONLY = {"integer": "bigint", "float": "double"}
-"""Words that mean one thing to DuckDB and another to the people who write YAML; see `yaml_type`."""
 
 # The names of Arrow types that are another spelling of a stored type.
 _STORED_AS: tuple[tuple[pa.DataType, pa.DataType], ...] = (
@@ -100,49 +50,33 @@ def duckdb_type(data_type: pa.DataType) -> str:
 
 
 def arrow_type(name: str) -> pa.DataType:
-    """The Arrow type that a DuckDB type name stands for, in its stored form. The other spellings of `SPELLINGS` and
-    `list<…>` are understood too; case and spacing don't matter. Raises StoreError for an unknown name."""
-    parser = _TypeName(name)
-    return parser.whole()
+    """The Arrow type that people mean by `name` in YAML: DuckDB's names, `string`, `int`, `list<string>` … Here an
+    `integer` is a bigint and a `float` a double; `column_type` reads the names of columns. Raises StoreError."""
+    return parse_type(name, WRITTEN)
 
 
 def yaml_type(name: str) -> str:
-    """DuckDB's name of a type as users write it in YAML, where `integer` is a bigint and `float` a double.
+    """DuckDB's name of a type as people write it in YAML. Raises StoreError for an unknown name."""
+    written = arrow_type(name)
+    return "json" if name.strip().lower() == "json" else duckdb_type(written)
 
-    Raises StoreError for an unknown name.
-    """
-    text = " ".join(name.lower().split())
-    for opening, closing in (("list<", ">"), ("", "[]")):
-        if opening + closing and text.startswith(opening) and text.endswith(closing):
-            return f"{yaml_type(text[len(opening) : -len(closing)])}[]"
-    text = YAML_ONLY.get(text, text)
-    return "json" if text == "json" else duckdb_type(arrow_type(name if "(" in text else text))
+
+def column_type(name: str) -> pa.DataType:
+    """The Arrow type in which a column with DuckDB's type `name` is stored. Raises StoreError for an unknown name."""
+    return parse_type(name, SPELLINGS)
 
 
 def stored_type(data_type: pa.DataType) -> pa.DataType:
     """The form in which values of an Arrow type are stored. Raises StoreError for a type that no table can hold."""
-    for other, stored in _STORED_AS:
-        if data_type == other:
-            return stored
-    if isinstance(data_type, pa.BaseExtensionType):
-        if data_type.extension_name == "arrow.json":
-            return pa.string()
-        raise _unstorable(data_type)
-    if pa.types.is_dictionary(data_type):
-        return stored_type(data_type.value_type)
-    if pa.types.is_fixed_size_binary(data_type):
-        return pa.binary()
-    if pa.types.is_decimal(data_type) and data_type.precision <= 38:
-        return pa.decimal128(data_type.precision, data_type.scale)
-    if pa.types.is_timestamp(data_type):
-        unit = "ns" if data_type.unit == "ns" else "us"
-        return pa.timestamp(unit, "UTC" if data_type.tz else None)
-    nested = _stored_nested(data_type)
-    if nested is not None:
-        return nested
-    if data_type in ARROW_BY_NAME.values():
-        return data_type
-    raise _unstorable(data_type)
+    stored = next((stored for other, stored in _STORED_AS if data_type == other), None)
+    stored = stored or _stored_parametric(data_type) or _stored_nested(data_type)
+    if stored is None and data_type in ARROW_BY_NAME.values():
+        stored = data_type
+    if stored is None:
+        raise StoreError(
+            f"a table cannot hold values of type {data_type}", hint="cast the column, to varchar for instance"
+        )
+    return stored
 
 
 def stored_schema(schema: pa.Schema) -> pa.Schema:
@@ -194,7 +128,7 @@ def _cast(values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
 
 
 def _field(column: Column) -> pa.Field:
-    return pa.field(column.name, arrow_type(column.type), metadata=JSON_FIELD if column.type == "json" else None)
+    return pa.field(column.name, column_type(column.type), metadata=JSON_FIELD if column.type == "json" else None)
 
 
 def _field_type(field: pa.Field) -> str:
@@ -203,6 +137,21 @@ def _field_type(field: pa.Field) -> str:
         marked = marked or field.type.extension_name == "arrow.json"
     name = duckdb_type(field.type)
     return "json" if marked and name == "varchar" else name
+
+
+def _stored_parametric(data_type: pa.DataType) -> pa.DataType | None:
+    stored = None
+    if isinstance(data_type, pa.BaseExtensionType):
+        stored = pa.string() if data_type.extension_name == "arrow.json" else None
+    elif pa.types.is_dictionary(data_type):
+        stored = stored_type(data_type.value_type)
+    elif pa.types.is_fixed_size_binary(data_type):
+        stored = pa.binary()
+    elif pa.types.is_decimal(data_type) and data_type.precision <= 38:
+        stored = pa.decimal128(data_type.precision, data_type.scale)
+    elif pa.types.is_timestamp(data_type):
+        stored = pa.timestamp("ns" if data_type.unit == "ns" else "us", "UTC" if data_type.tz else None)
+    return stored
 
 
 def _stored_nested(data_type: pa.DataType) -> pa.DataType | None:
@@ -224,130 +173,6 @@ def _stored_nested(data_type: pa.DataType) -> pa.DataType | None:
     return None
 
 
-def _unstorable(data_type: pa.DataType) -> StoreError:
-    return StoreError(
-        f"a table cannot hold values of type {data_type}", hint="cast the column, to varchar for instance"
-    )
-
-
 def _quoted(name: str) -> str:
     plain = name.isidentifier() and name.isascii()
     return name if plain else '"' + name.replace('"', '""') + '"'
-
-
-class _TypeName:
-    """Reads a type name by recursive descent:
-
-    type  = base '[]'*
-    base  = 'list<' type '>' | 'struct(' (name type),+ ')' | 'map(' type ',' type ')' | 'decimal(' n ',' n ')' | word+
-    """
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.at = 0
-
-    def whole(self) -> pa.DataType:
-        parsed = self._type()
-        if self.at != len(self.text.rstrip()):
-            raise self._unknown()
-        return parsed
-
-    def _type(self) -> pa.DataType:
-        parsed = self._base()
-        while self._take("[]"):
-            parsed = pa.list_(parsed)
-        return parsed
-
-    def _base(self) -> pa.DataType:
-        word = self._words()
-        if word == "list" and self._take("<"):
-            item = self._type()
-            self._need(">")
-            return pa.list_(item)
-        if word in ("decimal", "numeric") and self._take("("):
-            return self._decimal()
-        if word == "map" and self._take("("):
-            key = self._type()
-            self._need(",")
-            value = self._type()
-            self._need(")")
-            return pa.map_(key, value)
-        if word == "struct" and self._take("("):
-            return self._struct()
-        word = SPELLINGS.get(word, word)
-        if word in ARROW_BY_NAME:
-            return ARROW_BY_NAME[word]
-        if word.startswith("decimal("):
-            return arrow_type(word)
-        raise self._unknown()
-
-    def _decimal(self) -> pa.DataType:
-        precision = self._number()
-        scale = self._number() if self._take(",") else 0
-        self._need(")")
-        if not 1 <= precision <= 38 or not 0 <= scale <= precision:
-            raise self._unknown()
-        return pa.decimal128(precision, scale)
-
-    def _struct(self) -> pa.DataType:
-        fields = []
-        while True:
-            name = self._name()
-            fields.append(pa.field(name, self._type()))
-            if not self._take(","):
-                self._need(")")
-                return pa.struct(fields)
-
-    def _skip(self) -> None:
-        while self.at < len(self.text) and self.text[self.at].isspace():
-            self.at += 1
-
-    def _take(self, mark: str) -> bool:
-        self._skip()
-        found = self.text.startswith(mark, self.at)
-        self.at += len(mark) if found else 0
-        return found
-
-    def _need(self, mark: str) -> None:
-        if not self._take(mark):
-            raise self._unknown()
-
-    def _words(self) -> str:
-        self._skip()
-        start = self.at
-        while self.at < len(self.text) and (self.text[self.at].isalnum() or self.text[self.at] in "_ "):
-            self.at += 1
-        return " ".join(self.text[start : self.at].lower().split())
-
-    def _number(self) -> int:
-        self._skip()
-        start = self.at
-        while self.at < len(self.text) and self.text[self.at].isdecimal():
-            self.at += 1
-        if start == self.at:
-            raise self._unknown()
-        return int(self.text[start : self.at])
-
-    def _name(self) -> str:
-        self._skip()
-        if not self._take('"'):
-            start = self.at
-            while self.at < len(self.text) and (self.text[self.at].isalnum() or self.text[self.at] == "_"):
-                self.at += 1
-            return self.text[start : self.at]
-        parts: Sequence[str] = []
-        while True:
-            end = self.text.find('"', self.at)
-            if end < 0:
-                raise self._unknown()
-            parts = [*parts, self.text[self.at : end]]
-            self.at = end + 1
-            if not self.text.startswith('"', self.at):
-                return '"'.join(parts)
-            self.at += 1
-
-    def _unknown(self) -> StoreError:
-        return StoreError(
-            f"unknown type `{self.text}`",
-            hint="types are varchar, bigint, double, boolean, json, date, timestamp, decimal(18,3), and varchar[] for a list",
-        )
