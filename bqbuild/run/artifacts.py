@@ -37,8 +37,8 @@ def result_json(result: NodeResult) -> dict[str, Any]:
     }
 
 
-def write_run_results(session: Session, results: Sequence[NodeResult], *, seconds: float, command: str) -> None:
-    """Write `run_results.json`: models, not sources."""
+def run_results(session: Session, results: Sequence[NodeResult], *, command: str) -> dict[str, Any]:
+    """The content of `run_results.json`: models, not sources."""
     models = [result for result in results if result.kind != "source"]
     statuses = [result.status for result in models]
     sums = Counts(
@@ -50,17 +50,18 @@ def write_run_results(session: Session, results: Sequence[NodeResult], *, second
         output_tokens=sum(result.counts.output_tokens for result in models),
         cost=round(sum(result.counts.cost for result in models), 9),
     )
-    document = {
+    return {
         "metadata": _metadata(session, command),
         "results": [result_json(result) for result in models],
         "totals": {
-            "nodes": {status: statuses.count(status) for status in ("success", "cached", "partial", "error", "skipped")},
+            "nodes": {
+                status: statuses.count(status) for status in ("success", "cached", "partial", "error", "skipped")
+            },
             "rows": sums.rows,
             **_spent(sums),
-            "seconds": seconds,
+            "seconds": round(sum(result.seconds for result in models), 3),
         },
     }
-    write_json(session.artifacts / "run_results.json", document)
 
 
 def write_manifest(session: Session, command: str) -> None:
@@ -87,7 +88,9 @@ def write_json(path: Path, document: Any) -> None:
             file.write("\n")
         os.replace(file.name, path)
     except OSError as error:
-        raise StoreError(f"cannot write {path.name}: {error.strerror}", hint="free disk space, then run again") from error
+        raise StoreError(
+            f"cannot write {path.name}: {error.strerror}", hint="free disk space, then run again"
+        ) from error
 
 
 def _node_json(session: Session, node: Node) -> dict[str, Any]:

@@ -112,7 +112,9 @@ class Run:
             if waited:
                 decision, _ = await asyncio.to_thread(self.ledger.state.decide, node)
                 if decision.action == CACHED:
-                    self.ledger.finish(node, "cached", "another run has just built it", self.ledger.state.outputs[node.name])
+                    self.ledger.finish(
+                        node, "cached", "another run has just built it", self.ledger.state.outputs[node.name]
+                    )
                     return
             limit = self.machine if any(self._is_heavy(member) for member in chain) else self.threads
             async with limit:

@@ -137,9 +137,7 @@ def _cost(expected: Expected, price_in: float, price_out: float) -> Amount:
 
 def _params(node: Node, project: Project) -> Mapping[str, object]:
     spec = node.spec
-    return open_conversation(
-        project, prompt=spec.prompt, llm=spec.llm, output=spec.output, params=spec.params
-    ).params
+    return open_conversation(project, prompt=spec.prompt, llm=spec.llm, output=spec.output, params=spec.params).params
 
 
 def _rows(node: Node, tasks: Amount) -> Amount:

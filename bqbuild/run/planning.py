@@ -161,7 +161,9 @@ def _bounded_rows(node: Node, parents: Sequence[Expected]) -> Amount:
     if node.kind == "mix":
         limit = node.spec.rows
         most = None if None in values else sum(value or 0 for value in values) * node.spec.repeat
-        return UNKNOWN if limit is None and most is None else Amount(min(x for x in (limit, most) if x is not None), True)
+        return (
+            UNKNOWN if limit is None and most is None else Amount(min(x for x in (limit, most) if x is not None), True)
+        )
     known = [value for value in values if value is not None]
     if node.kind != "sql" or len(known) < len(values):
         return UNKNOWN

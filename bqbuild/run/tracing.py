@@ -118,7 +118,9 @@ def _call(record: CallRecord) -> dict[str, Any]:
     }
 
 
-def _above(session: Session, state: State, node: Node, row: Mapping[str, Any]) -> tuple[NodeName, dict[str, Any]] | None:
+def _above(
+    session: Session, state: State, node: Node, row: Mapping[str, Any]
+) -> tuple[NodeName, dict[str, Any]] | None:
     """The row that this one was made from: its parent, or where ids are kept the row of the same id; where rows were
     joined or grouped, a source row that it came from."""
     wanted = row[PARENT] if row.get(PARENT) and node.kind != "sql" else row[ID]

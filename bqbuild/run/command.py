@@ -1,0 +1,30 @@
+"""What `run` and `build` do around a run: hooks for listeners, artifacts, the warehouse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bqbuild.core.events import Listener
+from bqbuild.core.records import NodeName
+from bqbuild.run.artifacts import run_results, write_json, write_manifest
+from bqbuild.run.execute import run
+from bqbuild.run.options import RunOptions
+from bqbuild.run.session import Session
+from bqbuild.run.warehouse import FILE, write_warehouse
+
+FAILED = ("error", "partial", "skipped")
+
+
+def run_models(
+    session: Session, names: Sequence[NodeName], options: RunOptions, listeners: Sequence[Listener], *, command: str
+) -> dict[str, Any]:
+    """Run, write what a run leaves behind, and return `run_results.json` with `succeeded` added."""
+    before = session.pointers()
+    results = run(session, names, options, listeners)
+    document = run_results(session, results, command=command)
+    write_json(session.artifacts / "run_results.json", document)
+    write_manifest(session, command)
+    if session.pointers() != before or not (session.artifacts / FILE).is_file():
+        write_warehouse(session)
+    return document | {"succeeded": not any(result.status in FAILED for result in results)}
