@@ -6,7 +6,6 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from bqbuild.core.hashing import digest
 from bqbuild.core.ids import row_id
 from bqbuild.core.records import ID, ROOTS, Column, Node, Table
 from bqbuild.nodes.base import BuildContext, Built
+from bqbuild.nodes.plain import plain
 from bqbuild.nodes.readers import READERS, TEXTUAL
 from bqbuild.nodes.readers.base import Batch
 from bqbuild.nodes.readers.parquet_reader import parquet_columns
@@ -186,7 +186,7 @@ def _by_key(node: Node) -> _NameRows:
             if None in parts:
                 missing = key[parts.index(None)]
                 raise BuildError(f"the key column `{missing}` is NULL", where=Where(file.shown_as, line))
-            ids.append(row_id("source", node.name, [_plain(part) for part in parts]))
+            ids.append(row_id("source", node.name, [plain(part) for part in parts]))
         return ids
 
     return name_rows
@@ -202,7 +202,7 @@ def _by_content(node: Node) -> _NameRows:
         ids = []
         names = list(values)
         for parts in zip(*values.values(), strict=True):
-            content = digest({name: _plain(part) for name, part in zip(names, parts, strict=True) if part is not None})
+            content = digest({name: plain(part) for name, part in zip(names, parts, strict=True) if part is not None})
             half = int(content[:16], 16)
             ids.append(row_id("source", node.name, content, occurrences[half]))
             occurrences[half] += 1
@@ -241,22 +241,6 @@ def _check_unique(node: Node, suspects: set[int], batches: Iterator[_TypedBatch]
                     where=place,
                     hint="remove one of the rows, or name more columns in `key:`",
                 )
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON has it, for ids."""
-    match value:
-        case None | bool() | int() | float() | str():
-            return value
-        case bytes():
-            return value.hex()
-        case datetime() | date() | time():
-            return value.isoformat()
-        case list():
-            return [_plain(item) for item in value]
-        case dict():
-            return {str(key): _plain(item) for key, item in value.items()}
-    return str(value)
 
 
 def _check_key(node: Node, columns: Sequence[Column]) -> None:

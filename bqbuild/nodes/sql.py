@@ -137,7 +137,7 @@ def open_duckdb(spill: Path, *, memory: str | None = None) -> Iterator[duckdb.Du
     with duckdb.connect(":memory:", config=config) as connection:
         connection.execute("SET TimeZone = 'UTC'; SET Calendar = 'gregorian'; SET enable_progress_bar = false")
         connection.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false")
-        connection.execute("SET preserve_insertion_order = false")
+        connection.execute("SET preserve_insertion_order = false; SET python_enable_replacements = false")
         yield connection
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from sqlglot import exp
 
 from bqbuild.core.errors import Where
-from bqbuild.core.records import ID, LINEAGE_COLUMNS, ROOTS, Column
+from bqbuild.core.records import LINEAGE_COLUMNS, ROOTS, Column
 from bqbuild.graph.sql.identity import sql_identity
 from bqbuild.graph.sql.ids import ROW_ID, ROW_ROOTS, Compiler, shown_columns
 from bqbuild.graph.sql.parsing import base_tables, parse_query
@@ -59,7 +59,8 @@ class SqlModel:
     def reads(self, schemas: Schemas) -> dict[str, frozenset[str] | None]:
         """The columns read of each input; None: all of them, or not to be told."""
         read = columns_read(self._tree, self._names, schemas)
-        return {name: None if columns is None else columns - {ID} for name, columns in read.items()}
+        own = set(LINEAGE_COLUMNS)
+        return {name: None if columns is None else columns - own for name, columns in read.items()}
 
     def output_columns(self, schemas: Schemas) -> list[str] | None:
         """The names of the columns that the query gives; None where they can't be told without running it."""

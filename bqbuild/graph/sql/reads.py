@@ -195,9 +195,15 @@ def _makes_rows(item: exp.Expr) -> bool:
     return item.find(exp.Unnest, exp.Explode) is not None
 
 
-def _as_spelt(names: set[str], columns: Sequence[Column] | None) -> frozenset[str]:
-    """Names as the input spells them; SQL does not mind the case, the store does."""
-    spelling = {column.name.lower(): column.name for column in columns or ()}
+def _as_spelt(names: set[str], columns: Sequence[Column] | None) -> frozenset[str] | None:
+    """Names as the input spells them; SQL does not mind the case, the store does. None where the input lacks one of
+    them: then this module, or the user, is mistaken, and DuckDB will say so better."""
+    if columns is None:
+        return frozenset(names)
+    spelling = {column.name.lower(): column.name for column in columns}
+    own = {name.lower() for name in LINEAGE_COLUMNS}
+    if not names <= spelling.keys() | own:
+        return None
     return frozenset(spelling.get(name, name) for name in names)
 
 

@@ -1,0 +1,242 @@
+"""What counts of the code of a Python model: its function, and what that reaches in the project (rule C11). Pure.
+
+Followed are names: from the function to the statements of its module that bind them, and through imports into other
+modules of the project. Comments, layout, positions and docstrings don't count; what is not reached doesn't either.
+Where code looks names up by itself (`globals()`, `eval`, `importlib` …) everything counts that it could find.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from bqbuild.core.errors import ProjectError, Where, did_you_mean
+
+Files = Mapping[str, str]
+"""The text of every Python file of the project, by its path relative to `models/`."""
+
+_LOOKS_UP_NAMES = frozenset({"globals", "eval", "exec", "vars", "__import__", "importlib", "runpy"})
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_NO_MEANING = frozenset({"type_comment", "kind", "ctx"})
+
+
+def code_identity(files: Files, path: str, function: str, where: Where | None = None) -> dict[str, Any]:
+    """The canonical form, as JSON, of `function` in the file `path` and of all that it reaches.
+
+    Raises ProjectError where the file or the function is not there, or a reached file is not Python.
+    """
+    walk = _Walk(files, where)
+    if path not in files:
+        hint = did_you_mean(path, files)
+        raise ProjectError(f"there is no file models/{path}", where=where, hint=hint)
+    module = walk.module(path)
+    if function not in module.bindings:
+        raise ProjectError(
+            f"models/{path} has no function `{function}`", where=where, hint=did_you_mean(function, module.bindings)
+        )
+    walk.reach(path, function)
+    return {"function": function, "file": path, "reached": walk.reached()}
+
+
+def function_place(spec: str) -> tuple[str, str]:
+    """The file, relative to `models/`, and the name that a spec's `function: file:name` means. Raises ValueError."""
+    path, separator, name = spec.rpartition(":")
+    if not separator or not path or not name.isidentifier():
+        raise ValueError(f"`{spec}` is not of the form file:function")
+    path = str(PurePosixPath(path.removeprefix("models/")))
+    return (path if path.endswith(".py") else f"{path}.py"), name
+
+
+def resolve_import(files: Files, path: str, module: str, level: int) -> str | None:
+    """The project file that an import in the file `path` means, or None where it is somebody else's module.
+
+    Relative imports start at the file's folder. Others are looked for there, and then below `models/`.
+    """
+    folder = PurePosixPath(path).parent
+    parts = module.split(".") if module else []
+    if level:
+        for _ in range(level - 1):
+            folder = folder.parent
+        starts = [folder]
+    else:
+        starts = [folder, PurePosixPath(".")]
+    for start in starts:
+        base = start.joinpath(*parts)
+        for candidate in (f"{base}.py", str(base / "__init__.py")):
+            if candidate in files and parts:
+                return candidate
+    return None
+
+
+class _Module:
+    """One parsed file: which statements bind which names, and which are carried out whatever is imported."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.tree = tree
+        self.bindings: dict[str, list[ast.stmt]] = {}
+        self.effects: list[ast.stmt] = []
+        for statement in tree.body:
+            names = set(_bound(statement))
+            for name in names:
+                self.bindings.setdefault(name, []).append(statement)
+            if not names and not _is_text(statement):
+                self.effects.append(statement)
+
+
+class _Walk:
+    """Everything reached so far: pairs of a file and a name, "" for what a module does when it is imported."""
+
+    def __init__(self, files: Files, where: Where | None) -> None:
+        self._files = files
+        self._where = where
+        self._modules: dict[str, _Module] = {}
+        self._reached: dict[tuple[str, str], list[ast.stmt]] = {}
+
+    def module(self, path: str) -> _Module:
+        if path not in self._modules:
+            try:
+                tree = ast.parse(self._files[path], filename=path)
+            except (SyntaxError, ValueError) as error:
+                line = getattr(error, "lineno", 0) or 0
+                place = Where(f"models/{path}", line, getattr(error, "offset", 0) or 0)
+                raise ProjectError(f"this is not Python: {getattr(error, 'msg', error)}", where=place) from error
+            self._modules[path] = _Module(tree)
+        return self._modules[path]
+
+    def reach(self, path: str, name: str) -> None:
+        """Add the name of a module, and everything that its statements name."""
+        todo = [(path, ""), (path, name)]
+        while todo:
+            place = todo.pop()
+            if place in self._reached:
+                continue
+            module = self.module(place[0])
+            statements = module.bindings.get(place[1], []) if place[1] else module.effects
+            self._reached[place] = statements
+            for statement in statements:
+                todo.extend(self._named(place[0], statement))
+
+    def reached(self) -> dict[str, dict[str, list[Any]]]:
+        found: dict[str, dict[str, list[Any]]] = {}
+        for (path, name), statements in sorted(self._reached.items(), key=lambda item: item[0]):
+            if statements:
+                found.setdefault(path, {})[name] = [canonical_ast(statement) for statement in statements]
+        return found
+
+    def _named(self, path: str, statement: ast.stmt) -> Iterator[tuple[str, str]]:
+        """The places that a statement names."""
+        module = self.module(path)
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name):
+                if node.id in module.bindings:
+                    yield path, node.id
+                if node.id in _LOOKS_UP_NAMES:
+                    yield from self._everything(path)
+            elif isinstance(node, ast.Global):
+                yield from ((path, name) for name in node.names if name in module.bindings)
+            elif isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield from self._import(path, alias.name, 0)
+            elif isinstance(node, ast.ImportFrom):
+                yield from self._import_from(path, node)
+
+    def _import(self, path: str, name: str, level: int) -> Iterator[tuple[str, str]]:
+        """`import a.b` may use anything of the module."""
+        target = resolve_import(self._files, path, name, level)
+        if target is not None:
+            yield target, ""
+            yield from ((target, bound) for bound in self.module(target).bindings)
+        if name in _LOOKS_UP_NAMES:
+            yield from self._everything(path)
+
+    def _import_from(self, path: str, node: ast.ImportFrom) -> Iterator[tuple[str, str]]:
+        base = node.module or ""
+        target = resolve_import(self._files, path, base, node.level)
+        for alias in node.names:
+            inner = resolve_import(self._files, path, f"{base}.{alias.name}" if base else alias.name, node.level)
+            if target is not None and alias.name in self.module(target).bindings:
+                yield target, ""
+                yield target, alias.name
+            elif alias.name == "*" and target is not None:
+                yield from self._import(path, base, node.level)
+            elif inner is not None:
+                yield inner, ""
+                yield from ((inner, bound) for bound in self.module(inner).bindings)
+        if base in _LOOKS_UP_NAMES:
+            yield from self._everything(path)
+
+    def _everything(self, path: str) -> Iterator[tuple[str, str]]:
+        """For code that finds names at run time: the whole module, and all modules if it may import by name."""
+        for other in sorted(self._files):
+            yield other, ""
+            yield from ((other, name) for name in self.module(other).bindings)
+
+
+def canonical_ast(node: object) -> Any:
+    """A syntax tree as JSON: no positions, no docstrings, no empty fields, so that no release of Python shows in it."""
+    if isinstance(node, ast.Constant):
+        return _constant(node.value)
+    if isinstance(node, ast.AST):
+        fields = {name: value for name, value in ast.iter_fields(node) if name not in _NO_MEANING}
+        if isinstance(node, (*_DEFINITIONS, ast.Module)):
+            fields["body"] = [item for item in fields["body"] if not _is_text(item)]
+        given = {name: canonical_ast(value) for name, value in fields.items() if value is not None and value != []}
+        return [type(node).__name__, given]
+    if isinstance(node, list):
+        return [canonical_ast(item) for item in node]
+    return node
+
+
+def _constant(value: object) -> Any:
+    """A literal with its type: 1, 1.0, True and "1" are four values."""
+    match value:
+        case None | bool():
+            return ["Constant", value]
+        case str() | int() | float():
+            return ["Constant", type(value).__name__, value if isinstance(value, str) else repr(value)]
+        case bytes():
+            return ["Constant", "bytes", value.hex()]
+        case tuple():
+            return ["Constant", "tuple", [_constant(item) for item in value]]
+        case frozenset():
+            return ["Constant", "frozenset", sorted((_constant(item) for item in value), key=str)]
+    return ["Constant", type(value).__name__, repr(value)]
+
+
+def _bound(statement: ast.stmt) -> Iterator[str]:
+    """The names that a statement binds, or changes, in its module; compound statements bind what is in them."""
+    if isinstance(statement, _DEFINITIONS):
+        yield statement.name
+        return
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        for alias in statement.names:
+            yield alias.asname or alias.name.partition(".")[0]
+        return
+    for node in ast.walk(statement):
+        if isinstance(node, _DEFINITIONS):
+            yield node.name
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
+            yield node.id
+        elif isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
+            yield from _owner(node)
+
+
+def _owner(node: ast.expr) -> Iterator[str]:
+    """`a` of `a.b.c = …` and `a[0] = …`."""
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        node = node.value
+    if isinstance(node, ast.Name):
+        yield node.id
+
+
+def _is_text(statement: object) -> bool:
+    """Whether a statement is nothing but a string: a docstring, or a comment in disguise."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
