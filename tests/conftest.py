@@ -7,8 +7,13 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from hypothesis import settings
 
 from tests.llm_server import LlmServer
+
+# The same examples every time, and no complaint about a machine that is busy.
+settings.register_profile("bqbuild", deadline=None, derandomize=True)
+settings.load_profile("bqbuild")
 
 
 @pytest.fixture

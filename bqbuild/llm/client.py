@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from bqbuild.config.specs import ConnectionSpec, PriceSpec
 from bqbuild.core.errors import BqError, ProjectError, did_you_mean
@@ -15,9 +15,15 @@ from bqbuild.llm import provider_kind
 from bqbuild.llm.base import Warn
 from bqbuild.llm.connection import Connection, ConnectionDown, Pace, Usage, copy_of
 from bqbuild.llm.keys import call_key
-from bqbuild.store.base import CallLog
 
 __all__ = ["Client", "ConnectionDown", "Pace", "Usage"]
+
+
+class Journal(Protocol):
+    """The part of a store's call log that the client writes to."""
+
+    async def append(self, record: CallRecord) -> None:
+        """Record a call; returns when it is durable. Raises StoreError."""
 
 
 class Client:
@@ -26,7 +32,7 @@ class Client:
     def __init__(
         self,
         connections: Mapping[str, ConnectionSpec],
-        calls: CallLog,
+        calls: Journal,
         warn: Warn,
         *,
         pace: Pace | None = None,

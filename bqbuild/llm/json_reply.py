@@ -20,7 +20,7 @@ class Number(str):
     __slots__ = ()
 
 
-class NotJson(ValueError):
+class NotJsonError(ValueError):
     """What was met is no JSON; `position` is how far reading came."""
 
     def __init__(self, position: int) -> None:
@@ -59,13 +59,13 @@ def read_json(text: str) -> list[Any]:
         value, end = _strict(text, len(text) - len(text.lstrip()))
         if not text[end:].strip():
             return [value]
-    except NotJson:
+    except NotJsonError:
         pass
     return _scan(text)
 
 
 def restore_latex(value: Any) -> Any:
-    """Undo escapes that were no escapes, at any depth: `"\\frac"` in JSON is a form feed and `rac`, which nobody means."""
+    """Undo escapes that were none, at any depth: `"\\frac"` in JSON is a form feed and `rac`, which nobody means."""
     if isinstance(value, str):
         return _SWALLOWED.sub(lambda match: _LETTERS[match[0]], value) if not value.isprintable() else value
     if isinstance(value, list):
@@ -84,7 +84,7 @@ def _scan(text: str) -> list[Any]:
                 value, position = read(text, start.start())
                 found.append(value)
                 break
-            except NotJson as error:
+            except NotJsonError as error:
                 budget -= error.position - start.start() + ATTEMPT_COST + error.position // 16
         else:
             position = start.end()
@@ -95,13 +95,13 @@ def _strict(text: str, start: int) -> tuple[Any, int]:
     try:
         value, end = _STRICT.raw_decode(text, start)
     except json.JSONDecodeError as error:
-        raise NotJson(error.pos) from None
+        raise NotJsonError(error.pos) from None
     except (ValueError, StopIteration):
-        raise NotJson(start) from None
+        raise NotJsonError(start) from None
     except RecursionError:
-        raise NotJson(start + 1000) from None
+        raise NotJsonError(start + 1000) from None
     if too_deep(value):
-        raise NotJson(end)
+        raise NotJsonError(end)
     return value, end
 
 
@@ -139,7 +139,7 @@ class _Reader:
     def value(self, depth: int, after: str = "") -> Any:
         mark = self._peek()
         if depth > MAX_DEPTH:
-            raise NotJson(self.position)
+            raise NotJsonError(self.position)
         if mark == "{":
             return self._object(depth)
         if mark == "[":
@@ -152,7 +152,7 @@ class _Reader:
         if (match := _WORD.match(self.text, self.position)) and match[0] in _WORDS:
             self.position = match.end()
             return _WORDS[match[0]]
-        raise NotJson(self.position)
+        raise NotJsonError(self.position)
 
     def _peek(self) -> str:
         match = _SPACE.match(self.text, self.position)
@@ -164,10 +164,10 @@ class _Reader:
         self.position += 1
         while (mark := self._peek()) != "}":
             if mark not in _QUOTES or not mark:
-                raise NotJson(self.position)
+                raise NotJsonError(self.position)
             name = self._string(":")
             if self._peek() != ":":
-                raise NotJson(self.position)
+                raise NotJsonError(self.position)
             self.position += 1
             found[name] = self.value(depth + 1, "\"'}\u201c")
             self._comma("}")
@@ -188,7 +188,7 @@ class _Reader:
         if mark == ",":
             self.position += 1
         elif mark != end:
-            raise NotJson(self.position)
+            raise NotJsonError(self.position)
 
     def _string(self, after: str) -> str:
         """A string; `after` is ":" for a key, else what may follow the comma behind it."""
@@ -205,7 +205,7 @@ class _Reader:
                 return "".join(parts)
             else:
                 parts.append(match[0])
-        raise NotJson(len(text))
+        raise NotJsonError(len(text))
 
     def _closes(self, after: str) -> bool:
         """Whether the quotation mark just read ends the string: what follows must be what may follow a string."""

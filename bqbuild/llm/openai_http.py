@@ -169,7 +169,7 @@ def _endpoint(base_url: str) -> _Endpoint:
 def _proxy(url: URL) -> URL | None:
     """The proxy that the environment names for `url`; asked once, as aiohttp would ask for every request."""
     host = url.host or ""
-    if host == "localhost" or host == "::1" or host.startswith("127.") or proxy_bypass(host):
+    if host in ("localhost", "::1") or host.startswith("127.") or proxy_bypass(host):
         return None
     proxy = getproxies().get(url.scheme)
     return URL(proxy) if proxy else None

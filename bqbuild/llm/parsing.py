@@ -232,7 +232,7 @@ def _item(value: Any, output: OutputSpec, number: int = 0) -> dict[str, Any]:
 
 
 def _pick(value: dict[str, Any], name: str) -> Any:
-    """The value under `name`; spelling `Name`, `NAME` or `my name` for `my_name` is forgiven where it is unambiguous."""
+    """The value under `name`; `Name`, `NAME` or `my name` for `my_name` are forgiven where they are unambiguous."""
     if name in value:
         return value[name]
     near = [key for key in value if _plain(key) == _plain(name)]

@@ -20,10 +20,9 @@ import orjson
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from bqbuild.config.specs import ConnectionSpec
-from bqbuild.core.records import CallKey, CallRecord, ChatRequest, Message
-from bqbuild.llm.client import Client
+from bqbuild.core.records import CallRecord, ChatRequest, Message
+from bqbuild.llm.client import Client, Journal
 from bqbuild.store import open_store
-from bqbuild.store.base import CallLog
 
 CONCURRENCY = 64
 
@@ -31,13 +30,7 @@ CONCURRENCY = 64
 class NoLog:
     """A call log that keeps nothing."""
 
-    def find(self, keys: Sequence[CallKey]) -> dict[CallKey, CallRecord]:
-        return {}
-
     async def append(self, record: CallRecord) -> None:
-        pass
-
-    def close(self) -> None:
         pass
 
 
@@ -78,7 +71,7 @@ async def bare(url: str, number: int) -> float:
         return await spread(requests(number), ask)
 
 
-async def ours(url: str, number: int, log: CallLog) -> float:
+async def ours(url: str, number: int, log: Journal) -> float:
     """The same through the client."""
     spec = ConnectionSpec(provider="openai", model="m", base_url=url, max_concurrency=CONCURRENCY)
     client = Client({"writer": spec}, log, print)

@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 
 from bqbuild.config.specs import ConnectionSpec
 from bqbuild.core.records import CallKey, CallRecord, ChatRequest, Message
-from bqbuild.llm.client import Client, Pace
+from bqbuild.llm.client import Client, Journal, Pace
 from bqbuild.store import open_store
-from bqbuild.store.base import CallLog
 
 T = TypeVar("T")
 QUICK = Pace(first_wait=0.001, longest_wait=0.01)
@@ -20,7 +19,7 @@ QUICK = Pace(first_wait=0.001, longest_wait=0.01)
 class Bench:
     """A store, a client with the connection `writer`, and the warnings it gave."""
 
-    def __init__(self, path: Path, pace: Pace, log: CallLog | None, connection: dict[str, Any]) -> None:
+    def __init__(self, path: Path, pace: Pace, log: Journal | None, connection: dict[str, Any]) -> None:
         self.spec = ConnectionSpec.model_validate({"provider": "openai", "model": "m", **connection})
         self.store = open_store(str(path))
         self.warnings: list[str] = []
@@ -45,7 +44,7 @@ def with_bench(
     check: Callable[[Bench], Awaitable[T]],
     *,
     pace: Pace = QUICK,
-    log: CallLog | None = None,
+    log: Journal | None = None,
     **connection: Any,
 ) -> T:
     """Run `check` on a bench whose connection has these keys."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from bqbuild.core.errors import ProjectError, ProviderError, StoreError
-from bqbuild.core.records import CallKey, CallRecord, ChatReply, ChatRequest, Message
+from bqbuild.core.records import CallRecord, ChatReply, ChatRequest, Message
 from bqbuild.llm.client import ConnectionDown, Usage, call_cost
+from bqbuild.llm.keys import call_key
 from tests.llm.bench import Bench, with_bench
 from tests.llm_server import Fault, LlmServer
 
@@ -153,14 +156,8 @@ def test_a_key_revoked_half_way_keeps_what_was_answered(tmp_path: Path, llm_serv
 class FullDisk:
     """A call log on a full disk."""
 
-    def find(self, keys: Sequence[CallKey]) -> dict[CallKey, CallRecord]:
-        return {}
-
     async def append(self, record: CallRecord) -> None:
         raise StoreError("the disk is full")
-
-    def close(self) -> None:
-        pass
 
 
 def test_an_answer_that_cannot_be_recorded_does_not_count(tmp_path: Path, llm_server: LlmServer) -> None:
@@ -217,6 +214,40 @@ def test_an_unknown_connection_is_named_with_the_nearest(tmp_path: Path) -> None
         assert caught.value.hint == "did you mean 'writer'?"
 
     with_bench(tmp_path, check, base_url="http://127.0.0.1:1/v1")
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.llm.bench import Bench, with_bench
+
+async def check(bench: Bench) -> None:
+    await bench.ask_all([f"question {number}" for number in range(400)])
+
+with_bench(Path(sys.argv[1]), check, base_url=sys.argv[2], max_concurrency=8)
+"""
+
+
+def test_answers_survive_kill_9(tmp_path: Path, llm_server: LlmServer) -> None:
+    llm_server.delay = 0.005
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path), llm_server.url], cwd=Path(__file__).parents[2]
+    )
+    while len(llm_server.requests) < 200:
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    sent = [body["messages"][0]["content"] for body in llm_server.requests]
+    keys = [call_key({"model": "m"}, ChatRequest((Message("user", text),))) for text in sent]
+
+    async def check(bench: Bench) -> None:
+        found = bench.recorded(keys)
+        # Lost are those in flight and those of the one group that was being written.
+        assert len(found) >= len(sent) - 8 - 64
+        assert all(record.reply.text for record in found.values())
+
+    with_bench(tmp_path, check, base_url=llm_server.url)
 
 
 def test_closing_twice_and_closing_unused_are_fine(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_an_address_that_is_none_is_an_error_and_not_a_crash(url: str, tmp_path:
 
 def test_a_host_that_is_not_there_is_a_fault_of_transport(tmp_path: Path) -> None:
     async def check(bench: Bench) -> None:
-        with pytest.raises(ProviderError, match="no connection with http://nowhere.invalid/v1") as caught:
+        with pytest.raises(ProviderError, match=r"no connection with http://nowhere\.invalid/v1") as caught:
             await bench.ask("hello")
         assert caught.value.kind == "transport"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bqbuild.config.specs import OutputSpec
 from bqbuild.core.records import ChatReply, Message
-from bqbuild.llm.parsing import Unusable, parse_reply, reask, split_reasoning
+from bqbuild.llm.parsing import Parsed, Unusable, parse_reply, reask, split_reasoning
 
 
 def output(format: str, columns: dict[str, Any], **rest: Any) -> OutputSpec:
@@ -229,11 +229,13 @@ def test_any_reply_is_parsed_or_unusable(text: str, spec: OutputSpec, cut: bool)
 
 
 def check_total(text: str, spec: OutputSpec, finish: str = "stop") -> None:
+    reason = ""
+    parsed = Parsed()
     try:
         parsed = parse_reply(ChatReply(text, finish_reason=finish), spec)
     except Unusable as error:
-        assert error.reason in ("unparsable", "truncated", "refused", "empty")
-        return
+        reason = error.reason
+    assert reason in ("", "unparsable", "truncated", "refused", "empty")
     for item in parsed.items:
         assert list(item) == list(spec.columns)
         for value in item.values():
