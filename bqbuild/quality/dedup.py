@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import rensa  # type: ignore[import-untyped]  # ships no stubs
+import rensa
 import xxhash
 
 from bqbuild.quality.words import Hashes, Positions, shingles, words_and_symbols

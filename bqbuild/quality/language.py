@@ -20,6 +20,13 @@ MAX_CHARACTERS = 4000
 """As much of a text as is looked at."""
 
 
+DOUBT = 1 / 3
+"""A text stays if an allowed language is at least this likely, compared with the likeliest: of a few words ("Define
+mitosis.") nobody can say more. Longer texts leave no such doubt."""
+
+NOT_RECOGNISED = "no language recognised"
+
+
 class LanguageDetector:
     """Detects languages, by ISO 639-1 codes, among those allowed and the common ones."""
 
@@ -48,15 +55,32 @@ class LanguageDetector:
 
     def reasons(self, texts: Sequence[str]) -> list[str | None]:
         """For each text, why it is not in an allowed language, or None."""
+        found = self.detect(texts)
+        doubtful = [number for number, code in enumerate(found) if code is not None and code not in self._allowed]
+        allowed_after_all = self._may_be_allowed([texts[number] for number in doubtful])
+        kept = {number for number, may_be in zip(doubtful, allowed_after_all, strict=True) if may_be}
         return [
-            None if code in self._allowed else f"language is {code}" if code else "no language recognised"
-            for code in self.detect(texts)
+            None if code in self._allowed or number in kept else f"language is {code}" if code else NOT_RECOGNISED
+            for number, code in enumerate(found)
         ]
 
     def detect(self, texts: Sequence[str]) -> list[str | None]:
         """The most likely language of each text; None where nothing speaks for one (numbers, formulas, no text)."""
         found = self._detector.detect_languages_in_parallel_of([text[:MAX_CHARACTERS] for text in texts])
-        return [language.iso_code_639_1.name.lower() if language is not None else None for language in found]
+        return [_code(language) if language is not None else None for language in found]
+
+    def _may_be_allowed(self, texts: Sequence[str]) -> list[bool]:
+        """Whether an allowed language is not much less likely than the most likely one."""
+        shortened = [text[:MAX_CHARACTERS] for text in texts]
+        return [
+            max(value.value for value in values if _code(value.language) in self._allowed)
+            >= DOUBT * max(value.value for value in values)
+            for values in self._detector.compute_language_confidence_values_in_parallel(shortened)
+        ]
+
+
+def _code(language: Any) -> str:
+    return str(language.iso_code_639_1.name.lower())
 
 
 def _codes(given: str) -> tuple[str, ...]:

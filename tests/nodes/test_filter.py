@@ -62,7 +62,10 @@ def test_a_row_leaves_at_the_first_rule_it_does_not_pass(bench: Workbench) -> No
 
 
 def test_kept_and_rejected_rows_carry_all_columns_and_their_lineage(bench: Workbench) -> None:
-    rows = [{"question": "Why?", "answer": 7, CALLS: ["c1"], ROOTS: ["r1", "r2"]}, {"question": "x", "answer": None}]
+    rows: list[dict[str, Any]] = [
+        {"question": "Why?", "answer": 7, CALLS: ["c1"], ROOTS: ["r1", "r2"]},
+        {"question": "x", "answer": None},
+    ]
     built = bench.build(FilterKind(), declared({"name": "r", "sql": "answer > 1"}), {"rows": bench.table(rows)})
     kept, rejected = bench.rows(built.table), bench.rows(built.sides["rejects"])
     assert kept[0] | {CALLS: ["c1"], ROOTS: ["r1", "r2"], "question": "Why?", "answer": 7} == kept[0]
@@ -83,11 +86,11 @@ def test_json_columns_are_json_to_a_predicate(bench: Workbench) -> None:
         {"rows": writer.commit()},
     )
     assert [row[ID] for row in bench.rows(built.table)] == ["a"]
-    assert [column.type for column in built.table.columns][0] == "json"
+    assert built.table.columns[0].type == "json"
 
 
 def test_exact_dedup_keeps_the_preferred_row_and_then_the_lowest_id(bench: Workbench) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"question": "a", "score": 1, ID: "3"},
         {"question": "a", "score": 2, ID: "2"},
         {"question": "a", "score": 2, ID: "1"},
@@ -120,7 +123,7 @@ def test_dedup_sees_the_survivors_of_earlier_rules_only(bench: Workbench) -> Non
 
 def test_near_duplicates_go_and_the_preferred_stays(bench: Workbench) -> None:
     base = " ".join(f"word{number}" for number in range(60))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"text": base + " one", "n": 1, ID: "a"},
         {"text": base + " two", "n": 9, ID: "b"},
         {"text": "something else entirely", "n": 5, ID: "c"},
@@ -143,7 +146,7 @@ def test_rows_that_share_words_with_a_benchmark_go(bench: Workbench) -> None:
             "ngram": 8,
         },
     }
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"question": "Hm", "answer": f"As they say: {quiz.lower()}!", ID: "0"},
         {"question": "Which gas is green?", "answer": None, ID: "1"},
     ]
@@ -260,7 +263,7 @@ def test_a_rule_that_does_not_fit_the_data_says_where_it_is_written(
 ) -> None:
     with pytest.raises(BuildError, match=message) as raised:
         funnel(bench, questions("a", "b"), rule)
-    assert raised.value.where is not None and raised.value.where.file == "models/m.yml"
+    assert str(raised.value.where) == "models/m.yml:3"
 
 
 def test_a_rule_cannot_read_files(bench: Workbench, tmp_path: Path) -> None:
@@ -283,7 +286,7 @@ def test_a_filter_of_no_rows_makes_no_rows(bench: Workbench) -> None:
         {"rows": bench.table([], {"question": pa.string()})},
     )
     assert built.table.rows == built.sides["rejects"].rows == built.sides["errors"].rows == 0
-    assert [column.name for column in built.table.columns][0] == "question"
+    assert built.table.columns[0].name == "question"
 
 
 def test_a_filter_of_rejects_makes_rejects_of_its_own(bench: Workbench) -> None:

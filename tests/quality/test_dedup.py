@@ -19,8 +19,8 @@ def found(
         near.sketch(np.arange(start, start + len(part)), [part])
     suspects = near.suspects()
     for start in range(0, len(suspects), batch):
-        part = suspects[start : start + batch]
-        near.remember(part, [[texts[position] for position in part.tolist()]])
+        chosen = suspects[start : start + batch]
+        near.remember(chosen, [[texts[position] for position in chosen.tolist()]])
     return dict(near.duplicates(np.array(range(len(texts)) if order is None else order)))
 
 

@@ -30,6 +30,12 @@ def test_languages_are_recognised_and_the_others_named(english_or_chinese: Langu
     ]
 
 
+def test_a_few_words_that_may_be_english_stay(english_or_chinese: LanguageDetector) -> None:
+    assert english_or_chinese.detect(["Define mitosis.", "Compute $x^2+3$ for x=2"]) == ["it", "da"]
+    assert english_or_chinese.reasons(["Define mitosis.", "Compute $x^2+3$ for x=2"]) == [None, None]
+    assert english_or_chinese.reasons(["Der Hund schläft"]) == ["language is de"]
+
+
 def test_the_neighbours_of_a_text_do_not_change_its_language(english_or_chinese: LanguageDetector) -> None:
     texts = ["Solve for x", "Où est la gare ?", "光合作用", "Der Hund schläft"] * 5
     together = english_or_chinese.detect(texts)
