@@ -1,4 +1,4 @@
-"""Diversity of what was synthesised, before any filter: how much the questions of a method or grade repeat themselves."""
+"""Diversity of what was synthesised, before any filter: how much questions of a method or grade repeat themselves."""
 
 from __future__ import annotations
 
