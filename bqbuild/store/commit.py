@@ -134,7 +134,9 @@ def _reserve(path: Path) -> None:
     """Take space that can be given back; where there is none to take, there is none in reserve."""
     try:
         with path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+            file.write(bytes(RESERVE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
     except OSError:
         path.unlink(missing_ok=True)
 

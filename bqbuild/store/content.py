@@ -19,7 +19,7 @@ from uuid import uuid4
 from bqbuild.core.hashing import Digest, digest_file
 from bqbuild.core.records import DataFile
 from bqbuild.store.base import DamagedError
-from bqbuild.store.disk import checked_json, disk_errors, fsync, locked, read_checked
+from bqbuild.store.disk import checked_json, disk_errors, fsync, locked, make_folder, read_checked
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +87,7 @@ class ContentFolders:
             for path in staged.rglob("*"):
                 fsync(path)
             fsync(staged)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            fsync(target.parent.parent)
+            make_folder(target.parent)
         with self._locked(digest):
             existing = self._sound_manifest(digest)
             if existing is not None:

@@ -57,10 +57,18 @@ def write_atomic(path: Path, data: bytes, scratch: Path) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             temporary.rename(path)
         finally:
             temporary.unlink(missing_ok=True)
+        fsync(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, durably. Raises OSError."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
         fsync(path.parent)
 
 

@@ -29,16 +29,33 @@ class LocalLeases:
         Raises StoreError where the store is closed meanwhile.
         """
         path = self._root / f"lease-{digest(name)}.lock"
-        with disk_errors(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor, waited = self._acquire(path)
         try:
-            yield self._wait(descriptor, path)
+            yield waited
         finally:
+            with disk_errors(path):
+                path.unlink(missing_ok=True)
             os.close(descriptor)
 
     def close(self) -> None:
         """Let those who wait give up."""
         self._closed.set()
+
+    def _acquire(self, path: Path) -> tuple[int, bool]:
+        """Lock the file that is at `path` now: the one we waited for was removed by its holder."""
+        waited = False
+        while True:
+            with disk_errors(path):
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            is_ours = False
+            try:
+                waited |= self._wait(descriptor, path)
+                is_ours = _is_at(path, descriptor)
+            finally:
+                if not is_ours:
+                    os.close(descriptor)
+            if is_ours:
+                return descriptor, waited
 
     def _wait(self, descriptor: int, path: Path) -> bool:
         waited = False
@@ -49,3 +66,10 @@ class LocalLeases:
                 if self._closed.wait(WAIT_SECONDS):
                     raise StoreError("the store was closed while waiting for another run")
         return waited
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

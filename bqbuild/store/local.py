@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from bqbuild.store.calls import LocalCallLog
 from bqbuild.store.content import ContentFolders, remove_tree
-from bqbuild.store.disk import disk_errors, try_lock
+from bqbuild.store.disk import disk_errors, make_folder, try_lock
 from bqbuild.store.environments import LocalEnvironments
 from bqbuild.store.folders import LocalFolders
 from bqbuild.store.leases import LocalLeases
@@ -35,7 +35,7 @@ class LocalStore:
         self.scratch = root / "scratch"
         with disk_errors(root):
             for folder in (locks, self.scratch, root / "calls" / "segments"):
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
         self._session = _Session(self.scratch, locks)
         work = self._session.folder
         places = {"damaged": root / "damaged", "locks": locks}

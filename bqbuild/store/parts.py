@@ -130,7 +130,9 @@ class _Files:
     def _write_group(self) -> None:
         if not self._waiting_rows:
             return
-        group = pa.concat_tables(self._waiting)
+        # One chunk a column: a thousand small writes cost no more than a large one.
+        group = pa.concat_tables(self._waiting).combine_chunks()
+        self._take_in(group)
         with disk_errors(self._folder):
             self._writer().write_table(group, row_group_size=group.num_rows)
         self._rows += self._waiting_rows
@@ -138,6 +140,9 @@ class _Files:
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
         if self._rows >= PART_ROWS or self._bytes >= PART_BYTES:
             self._end_file()
+
+    def _take_in(self, group: pa.Table) -> None:
+        """See the rows of a row group before it is written."""
 
     def _writer(self) -> pq.ParquetWriter:
         if self._open is None:
@@ -163,12 +168,10 @@ class _Parts(_Files):
         self._content = ContentDigest(columns)
         self._ids: list[Lane] = []
 
-    def write(self, data: pa.RecordBatch | pa.Table) -> None:
-        rows = conformed(data, self.schema)
-        super().write(rows)
-        self._content.update(rows)
-        if ID in rows.schema.names:
-            self._watch_ids(rows.column(ID))
+    def _take_in(self, group: pa.Table) -> None:
+        self._content.update(group)
+        if ID in group.schema.names:
+            self._watch_ids(group.column(ID))
 
     def table(self) -> Table:
         """End the files and describe them."""

@@ -1,6 +1,6 @@
 """Segments of the call log: what journals become when their process ends. Immutable, compressed, quick to search.
 
-    <name>.jsonl.zst   the journal's lines in zstd frames of some 64 KB, each behind a skippable frame with its length
+    <name>.jsonl.zst   the journal's lines in zstd frames of some 32 KB, each behind a skippable frame with its length
                        and checksum; `zstdcat` and DuckDB's `read_json` read it
     <name>.parquet     the index: for each call its key, frame and line, and what it cost; `name` is its own xxh3-128
 
@@ -33,9 +33,11 @@ log = logging.getLogger(__name__)
 
 DATA = ".jsonl.zst"
 INDEX = ".parquet"
-FRAME_BYTES = 1 << 16
+FRAME_BYTES = 1 << 15
 FRAME_LINES = 1 << 12
 _CACHED_FRAMES = 64
+_CACHED_BYTES = 1 << 20
+"""Frames of larger calls are not kept in memory."""
 _LINE_BITS = np.uint64(16)
 # A zstd skippable frame: magic number, size of what it holds, then our own: bytes packed, bytes unpacked, xxh3-64.
 _HEADER = struct.Struct("<IIQQQ")
@@ -151,6 +153,8 @@ class Segment:
         if frame is None:
             return None
         lines = _lines_of(frame[1])
+        if len(frame[1]) > _CACHED_BYTES:
+            return lines
         self._frames[start] = lines
         if len(self._frames) > _CACHED_FRAMES:
             self._frames.popitem(last=False)

@@ -44,12 +44,16 @@ class LocalTables:
     def find(self, digest: Digest) -> Table | None:
         """The table, or None where it, or one of its files (name and size are looked at), is not there."""
         table = self._tables.get(digest)
-        if table is None:
-            manifest = self._folders.find(digest)
-            if manifest is None:
-                return None
-            table = self._tables[digest] = _table(manifest)
-        return table if self._folders.is_whole(digest, table.files) else None
+        if table is not None and self._folders.is_whole(digest, table.files):
+            return table
+        # Not known, gone, or made anew by another run, which may have cut it into other files.
+        manifest = self._folders.find(digest)
+        table = None if manifest is None else _table(manifest)
+        if table is None or not self._folders.is_whole(digest, table.files):
+            self._tables.pop(digest, None)
+            return None
+        self._tables[digest] = table
+        return table
 
     def files(self, table: Table) -> list[Path]:
         """The table's Parquet files as local paths, in order. Raises DamagedError."""
@@ -110,10 +114,9 @@ class LocalTables:
 
     def _as_stored(self, table: Table) -> Table:
         """The table as it lies here: another run may have put equal rows in other files meanwhile."""
-        if not self._folders.is_whole(table.digest, table.files):
-            self._tables.pop(table.digest, None)
-            return self.find(table.digest) or table
-        return table
+        if self._folders.is_whole(table.digest, table.files):
+            return table
+        return self.find(table.digest) or table
 
 
 def _table(manifest: Mapping[str, Any]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,8 +164,9 @@ def test_two_rows_with_one_id_are_an_error_that_names_it(store: Store) -> None:
     with pytest.raises(StoreError, match="two rows have the same `_bq_id` b"):
         writer.commit()
     writer = store.tables.writer(pa.schema([("_bq_id", pa.string())]))
+    writer.write(pa.table({"_bq_id": pa.array([None], pa.string())}))
     with pytest.raises(StoreError, match="no `_bq_id`"):
-        writer.write(pa.table({"_bq_id": pa.array([None], pa.string())}))
+        writer.commit()
 
 
 def test_large_tables_are_cut_into_parts_and_row_groups(store: Store) -> None:
@@ -221,11 +223,11 @@ def test_a_damaged_file_is_named_set_aside_and_made_anew(store: Store, reopen: C
     table = put(store, numbers(1000))
     path = store.tables.files(table)[0]
     flip_a_byte(path)
-    for again in (store, reopen()):
-        if again is store:
-            with pytest.raises(DamagedError, match=r"part-0000\.parquet is damaged: its checksum does not match"):
-                again.tables.files(table)
-        assert again.tables.find(table.digest) is None
+    assert reopen().tables.find(table.digest) == table, "names and sizes are still right"
+    with pytest.raises(DamagedError, match=r"part-0000\.parquet is damaged: its checksum does not match"):
+        store.tables.files(table)
+    assert store.tables.find(table.digest) is None
+    assert reopen().tables.find(table.digest) is None
     assert put(store, numbers(1000)) == table
     assert len(read(store, table)) == 1000
 
@@ -312,3 +314,43 @@ def test_processes_that_commit_one_table_at_once_share_it(store: Store, python: 
     table = store.tables.find(Digest(outputs[0][0].strip()))
     assert table is not None
     assert table.rows == 50_000
+
+
+KILLED = """
+import sys, pyarrow as pa
+from bqbuild.store import open_store
+from bqbuild.store.digests import table_digest
+store = open_store(sys.argv[1])
+number = int(sys.argv[2])
+while True:
+    rows = pa.table({"n": pa.array(range(number, number + 20_000))})
+    print("start", table_digest(rows), flush=True)
+    writer = store.tables.writer(rows.schema)
+    writer.write(rows)
+    print("done", writer.commit().digest, flush=True)
+    number += 1
+"""
+
+
+def test_kill_9_leaves_whole_tables_or_none(reopen: Callable[[], Store], python: Callable[..., object]) -> None:
+    for turn in range(4):
+        process = python(KILLED, turn * 1000)
+        lines = [process.stdout.readline() for _ in range(6 + turn)]
+        process.send_signal(signal.SIGKILL)
+        lines += process.communicate()[0].splitlines(keepends=True)
+        store = reopen()
+        for line in lines:
+            state, _, digest = line.strip().partition(" ")
+            table = store.tables.find(Digest(digest))
+            if table is not None:
+                assert sum(batch.num_rows for batch in store.tables.batches(table)) == 20_000
+            assert table is not None or state != "done" or not line.endswith("\n")
+
+
+def test_a_thousand_writes_of_one_row_make_one_row_group(store: Store) -> None:
+    writer = store.tables.writer(SCHEMA)
+    for batch in numbers(1000).to_batches(max_chunksize=1):
+        writer.write(batch)
+    table = writer.commit()
+    assert table.digest == table_digest(numbers(1000))
+    assert pyarrow.parquet.read_metadata(store.tables.files(table)[0]).num_row_groups == 1
