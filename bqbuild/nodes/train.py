@@ -15,7 +15,7 @@ import pyarrow as pa
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bqbuild.config.specs import TrainSpec
-from bqbuild.core.errors import BuildError, StoreError
+from bqbuild.core.errors import BuildError
 from bqbuild.core.events import Counts, NodeProgress, Warned
 from bqbuild.core.ids import row_id
 from bqbuild.core.records import ID, ROOTS, Node, Table
@@ -23,7 +23,7 @@ from bqbuild.nodes.base import BuildContext, Built
 from bqbuild.nodes.llm_folder import CHECKPOINT, checkpoint_digest, llm_folder
 from bqbuild.nodes.model_card import DataFacts, model_card
 from bqbuild.train.documents import chat_documents, text_documents
-from bqbuild.train.language_model import make_model, open_model, open_tokenizer
+from bqbuild.train.language_model import make_model, open_model, open_tokenizer, save_model
 from bqbuild.train.loop import Point, TrainConfig, Work, train
 from bqbuild.train.packing import Corpus, Document, write_corpus
 
@@ -170,14 +170,10 @@ def _run_name(node: Node, inputs: Mapping[str, Table], ctx: BuildContext) -> str
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: str, folder: Path) -> Path:
-    """A Hugging Face folder. Raises StoreError where the disk does not take it."""
+    """A Hugging Face folder with its card; one that a killed build left is written anew."""
     shutil.rmtree(folder, ignore_errors=True)
-    try:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        (folder / "README.md").write_text(card, "utf-8")
-    except (OSError, RuntimeError) as error:
-        raise StoreError(f"cannot write the trained weights to {folder}: {error}", hint="free some space") from error
+    save_model(model, tokenizer, folder)
+    (folder / "README.md").write_text(card, "utf-8")
     return folder
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from bqbuild.core.errors import BuildError
+from bqbuild.core.errors import BuildError, StoreError
 
 
 def pick_device() -> torch.device:
@@ -79,6 +80,17 @@ def make_model(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, se
             raise BuildError(f"transformers makes no `{kind}` model of this config: {_first_line(error)}") from error
     model.to(device=pick_device(), dtype=torch.float32)  # type: ignore[call-arg]  # its decorator hides `self`
     return model
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write both to `folder` as Hugging Face files. Raises StoreError where the disk does not take them."""
+    with _quiet():
+        try:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            message = f"cannot write the trained weights to {folder}: {_first_line(error)}"
+            raise StoreError(message, hint="free some space and run again") from error
 
 
 @torch.no_grad()

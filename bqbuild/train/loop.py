@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from bqbuild.core.errors import BuildError
@@ -81,7 +81,7 @@ class Work:
 
     folder: Path
     run: str
-    report: Callable[[Point, int], None] = lambda point, steps: None
+    report: Callable[[Point, int], None] = lambda _point, _steps: None
 
 
 def train(model: PreTrainedModel, training: Corpus, heldout: Corpus, config: TrainConfig, work: Work) -> list[Point]:
@@ -173,7 +173,7 @@ def summed_loss(model: PreTrainedModel, blocks: Sequence[Block], config: TrainCo
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.dtype == "bf16"):
         # No mask: transformers makes a block-diagonal causal one of positions that restart.
         logits = model(input_ids=inputs, position_ids=positions, use_cache=False).logits  # [B, T, V]
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    return cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
 def step_blocks(stream: Stream, step: int, config: TrainConfig) -> list[Block]:

@@ -34,7 +34,7 @@ class TreeLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         tokenizer: PreTrainedTokenizerBase,
         *,
         dtype: torch.dtype = torch.float32,
-        report: Callable[[int, int], None] = lambda done, total: None,
+        report: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> None:
         super().__init__()
         model.train(False)

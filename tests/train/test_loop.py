@@ -175,9 +175,10 @@ def test_without_held_out_documents_there_is_no_held_out_loss(tmp_path: Path) ->
 
 def test_a_run_that_diverges_ends_with_advice(tmp_path: Path) -> None:
     training, heldout = corpora(tmp_path)
+    config = replace(TINY, learning_rate=1e30, warmup=0.0, clip=1e30)
+    model, work = tiny_model(tmp_path), Work(tmp_path / "work", "tiny")
     with pytest.raises(BuildError, match="diverged") as caught:
-        config = replace(TINY, learning_rate=1e30, warmup=0.0, clip=1e30)
-        train(tiny_model(tmp_path), training, heldout, config, Work(tmp_path / "work", "tiny"))
+        train(model, training, heldout, config, work)
     assert caught.value.hint == "lower `learning_rate`"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from bqbuild.train.language_model import make_model, open_tokenizer
+from bqbuild.train.language_model import make_model, open_tokenizer, save_model
 
 SENTENCES = [
     "Water boils at one hundred degrees.",
@@ -53,5 +53,6 @@ def write_tokenizer(folder: Path) -> Path:
 def write_model(folder: Path, seed: int = 0, **changes: Any) -> Path:
     """A tokenizer and a random model beside it."""
     write_tokenizer(folder)
-    make_model({**CONFIG, **changes}, open_tokenizer(folder), seed).save_pretrained(folder)
+    tokenizer = open_tokenizer(folder)
+    save_model(make_model({**CONFIG, **changes}, tokenizer, seed), tokenizer, folder)
     return folder
