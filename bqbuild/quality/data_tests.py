@@ -98,11 +98,10 @@ def run_test(connection: duckdb.DuckDBPyConnection, test: DataTest) -> TestResul
 
     body = test.sql.strip().rstrip(";")
     try:
-        counted = connection.execute(f"SELECT count(*) FROM (\n{body}\n)").fetchone()
-        failures = int(counted[0]) if counted else 0
+        failures = int(connection.execute(f"SELECT count(*) FROM (\n{body}\n)").fetchall()[0][0])
         if not failures:
             return TestResult(test, 0)
-        sample = connection.sql(f"SELECT * FROM (\n{body}\n) LIMIT {SAMPLE}").to_arrow_table().to_pylist()
+        sample = connection.sql(f"SELECT * FROM (\n{body}\n) ORDER BY ALL LIMIT {SAMPLE}").to_arrow_table().to_pylist()
         return TestResult(test, failures, tuple(sample))
     except duckdb.Error as error:
         message = str(error).strip().splitlines()[0]
