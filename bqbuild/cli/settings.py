@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where the project is and how to speak about it. Environment variables are read by the flags that they stand for."""
+    """Where the project is and how to speak about it."""
 
     project_dir: str | None = None
     target: str | None = None
@@ -34,6 +35,15 @@ class Settings:
         if folder is not None and not (folder / "project" / "bqbuild.yml").is_file():
             raise UsageError(f"there is no project/bqbuild.yml in {self.project_dir}", hint="run `bqbuild init`")
         return open_session(folder, target=self.target, variables=self._variables())
+
+    def color(self) -> bool | None:
+        """Whether text is coloured; None leaves it to whether somebody is looking at a terminal."""
+        return False if self.no_color or os.environ.get("NO_COLOR") else None
+
+    def say(self, text: str) -> None:
+        """Tell the user something on stderr that is no error."""
+        if not self.quiet:
+            click.echo(text, err=True)
 
     def _variables(self) -> dict[str, Any]:
         if not self.variables:
