@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from jinja2 import TemplateSyntaxError, nodes
+from jinja2 import TemplateSyntaxError, Undefined, nodes
 
 from bqbuild.config.sandbox import TEMPLATE_FAILURES, TemplateEnvironment
 from bqbuild.core.errors import ProjectError, Where, did_you_mean
@@ -67,7 +67,10 @@ class Renderer:
         tree = nodes.Template([nodes.ExprStmt(take, lineno=expression.lineno)], lineno=1)
         tree.set_environment(self.environment)
         self._run(tree, where, _bq_take=found.append)
-        return found[0]
+        try:
+            return _plain(found[0])
+        except TEMPLATE_FAILURES as error:
+            raise template_failure(error, where, self.environment.globals) from error
 
     def _run(self, tree: nodes.Template, where: Where, **values: Any) -> str:
         environment = self.environment
@@ -116,6 +119,19 @@ class _Simple:
             raise placed(error, line_of(where, self.line)) from error
         except TypeError as error:
             raise template_failure(error, line_of(where, self.line), {}) from error
+
+
+def _plain(value: Any) -> Any:
+    """A value as YAML could hold it. Raises TypeError, or what Jinja says of an undefined one."""
+    if isinstance(value, Undefined):
+        str(value)  # raises, with the name
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    raise TypeError(f"the expression gives a {type(value).__name__}, not a value")
 
 
 def template_failure(error: BaseException, where: Where, known: Mapping[str, Any]) -> ProjectError:

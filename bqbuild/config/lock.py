@@ -13,7 +13,7 @@ from bqbuild.config.yamlfile import parse_yaml, read_text
 from bqbuild.core.errors import ProjectError, Where
 from bqbuild.core.records import Column
 
-_HEADER = "# Written by bqbuild; commit it. `bqbuild parse --update-sources` infers the types again.\n"
+_HEADER = "# Written by bqbuild; commit it. `bqbuild parse --update-sources` infers the types again."
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,9 +11,11 @@ from bqbuild.config.mistakes import Mistakes
 from bqbuild.config.prompts import Prompts, PromptTemplate
 from bqbuild.config.specs import (
     AnnotateSpec,
+    BenchmarkSpec,
     EvaluateSpec,
     FilterSpec,
     LlmSpec,
+    MixInput,
     MixSpec,
     OutputSpec,
     PythonSpec,
@@ -99,7 +101,8 @@ def _named(node: Declared, names: Names) -> Iterator[tuple[str, Key]]:
     if isinstance(spec, PythonSpec):
         yield from ((name, ("from", number)) for number, name in enumerate(spec.from_))
     elif isinstance(spec, MixSpec | EvaluateSpec):
-        yield from ((each.model, ("from", number, "model")) for number, each in enumerate(spec.from_))
+        inputs: Sequence[MixInput | BenchmarkSpec] = spec.from_
+        yield from ((each.model, ("from", number, "model")) for number, each in enumerate(inputs))
     if isinstance(spec, FilterSpec):
         yield from _benchmarks(spec)
     elif isinstance(spec, MixSpec) and isinstance(spec.weights, WeightsFrom):

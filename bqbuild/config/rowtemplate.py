@@ -195,7 +195,7 @@ class RowTemplates:
             unit = self._macro_unit(name, mistakes)
             if unit is not None:
                 variables |= set(unit.analysis.variables)
-                waiting |= unit.analysis.macros - found
+                waiting |= (_calls(unit.tree, name) & set(self._macros)) - found
         return found
 
     def _macro_unit(self, name: str, mistakes: Mistakes) -> _Unit | None:
@@ -246,6 +246,12 @@ class RowTemplates:
 
 def _is(node: nodes.Node, name: str) -> bool:
     return isinstance(node, nodes.Macro) and node.name == name
+
+
+def _calls(tree: nodes.Template, macro: str) -> set[str]:
+    """The names that a macro of a file, and the file outside of its macros, may call."""
+    parts = [node for node in tree.body if not isinstance(node, nodes.Macro) or node.name == macro]
+    return {name.name for part in parts for name in part.find_all(nodes.Name) if name.ctx == "load"}
 
 
 def _nulls(unit: _Unit, line: int, values: Mapping[str, Any]) -> list[str]:

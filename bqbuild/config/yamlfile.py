@@ -24,6 +24,7 @@ MAX_VALUES = 1_000_000
 """Values in one file, aliases counted as often as they are used: far above any real file, far below a bomb."""
 
 _PLAIN = "!plain"
+_TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
 _CORE = "tag:yaml.org,2002:"
 _INT = re.compile(r"[-+]?[0-9]+\Z|0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
@@ -58,7 +59,24 @@ class WrittenFloat(float):
 
 
 class _Loader(yaml.CSafeLoader):
-    """Resolves nothing itself: every plain scalar is marked as such, and `_scalar` decides."""
+    """Resolves nothing itself: every plain scalar is marked as such, and `_scalar` decides.
+
+    libyaml's composer calls itself for every level, and deep files would end the process: the two hooks that it calls
+    on its way down and up count the levels.
+    """
+
+    depth = 0
+
+    def descend_resolver(self, current_node: yaml.Node | None, current_index: object) -> None:
+        """One level down."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            mark = current_node.start_mark if current_node is not None else None
+            raise yaml.MarkedYAMLError(problem=_TOO_DEEP, problem_mark=mark)
+
+    def ascend_resolver(self) -> None:
+        """One level up."""
+        self.depth -= 1
 
 
 _Loader.yaml_implicit_resolvers = {None: [(_PLAIN, re.compile(""))]}
@@ -165,6 +183,8 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, shown_as: str) -> Proj
     mark = error.problem_mark or error.context_mark
     where = Where(shown_as, mark.line + 1, mark.column + 1) if mark else Where(shown_as)
     problem = error.problem or "cannot be read"
+    if problem == _TOO_DEEP:
+        return ProjectError(problem, where=where)
     if "another document" in problem:
         return ProjectError("holds several YAML documents", where=where, hint="keep one document a file")
     lines = text.split("\n")
@@ -183,7 +203,8 @@ class _Converter:
 
     def __init__(self, shown_as: str) -> None:
         self._shown_as = shown_as
-        self._done: dict[int, tuple[Any, int]] = {}
+        self._done: dict[int, tuple[Any, int, int]] = {}
+        self._deepest = 0
         self._open: set[int] = set()
         self._count = 0
 
@@ -194,18 +215,26 @@ class _Converter:
         known = self._done.get(id(node))
         if known is not None:
             self._add(known[1], node)
+            self._deepen(depth + known[2], node)
             return known[0]
         if id(node) in self._open:
             raise self._error("an alias stands inside what it names", node)
-        if depth > MAX_DEPTH:
-            raise self._error(f"is nested deeper than {MAX_DEPTH} levels", node)
         self._open.add(id(node))
-        before = self._count
+        before, deepest = self._count, self._deepest
+        self._deepest = depth
         self._add(1, node)
+        self._deepen(depth, node)
         value = self._mapping(node, depth) if isinstance(node, yaml.MappingNode) else self._sequence(node, depth)
         self._open.discard(id(node))
-        self._done[id(node)] = (value, self._count - before)
+        self._done[id(node)] = (value, self._count - before, self._deepest - depth)
+        self._deepest = max(deepest, self._deepest)
         return value
+
+    def _deepen(self, depth: int, node: yaml.Node) -> None:
+        """Aliases nest without nesting in the file."""
+        self._deepest = max(self._deepest, depth)
+        if depth > MAX_DEPTH:
+            raise self._error(_TOO_DEEP, node)
 
     def _add(self, count: int, node: yaml.Node) -> None:
         self._count += count
