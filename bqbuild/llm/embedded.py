@@ -1,0 +1,172 @@
+"""The provider `embedded`: a local model in this process, so that a fresh machine needs no key and no server.
+
+Requests go to one worker thread, which owns the model and runs all of them as one continuous batch. Importing this
+module imports no torch: the engine is loaded by the worker, at the first request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from bqbuild.config.specs import ConnectionSpec
+from bqbuild.core.errors import BqError, ProviderError
+from bqbuild.core.records import ChatReply, ChatRequest
+from bqbuild.llm.base import Provider, Warn
+from bqbuild.llm.weights import resolve_weights, weights_identity
+
+GATHER_SECONDS = 0.02
+"""An idle worker waits this long for the next request before it starts: requests come in bursts."""
+
+
+class EmbeddedKind:
+    """How `provider: embedded` is identified and opened."""
+
+    def identity(self, connection: ConnectionSpec) -> Mapping[str, Any]:
+        """Digests of weights, tokenizer and chat template, never a path or a name; and `context` where it is set,
+
+        because what it cuts off is not asked. Raises ProjectError where the weights are not here.
+        """
+        identity: dict[str, Any] = {"provider": "embedded"}
+        identity |= weights_identity(connection.model, revision=connection.revision)
+        if connection.context is not None:
+            identity["context"] = connection.context
+        return identity
+
+    def constrains(self, connection: ConnectionSpec) -> bool:
+        """Small models need their schema: it is sent unless the connection says no."""
+        return connection.constrain is not False
+
+    def open(self, connection: ConnectionSpec, warn: Warn) -> Provider:
+        """A provider whose model is loaded at the first request. Raises ProjectError where the weights are not here."""
+        resolve_weights(connection.model, revision=connection.revision)
+        return EmbeddedProvider(connection, warn)
+
+
+class Session(Protocol):
+    """What the worker thread asks of the engine: see `bqbuild.llm.local.session`."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether requests are under way."""
+
+    def start(self, request: ChatRequest) -> object:
+        """Queue a request; its ticket. Raises ProviderError for a request that can't be run."""
+
+    def step(self) -> list[tuple[object, ChatReply]]:
+        """Go on by one forward pass; the tickets and replies of what has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request on its way to the worker, and where its reply is awaited."""
+
+    request: ChatRequest
+    reply: Future[ChatReply]
+
+
+class EmbeddedProvider:
+    """Answers from a local model. Replies depend on the request alone, up to the noise of float arithmetic:
+
+    every draw is seeded by a digest of the request, but sums over another batch may differ in their last bits.
+    """
+
+    def __init__(self, connection: ConnectionSpec, warn: Warn) -> None:
+        self._connection = connection
+        self._warn = warn
+        self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._open: set[Future[ChatReply]] = set()
+        self._ended: ProviderError | None = None
+        self._worker: threading.Thread | None = None
+
+    async def chat(self, request: ChatRequest) -> ChatReply:
+        """The reply. Raises ProviderError where the model can't be loaded or the request can't be run."""
+        reply: Future[ChatReply] = Future()
+        with self._lock:
+            if self._ended is not None:
+                raise self._ended
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._work, name="bqbuild-embedded", daemon=True)
+                self._worker.start()
+            self._open.add(reply)
+            self._asked.put(_Asked(request, reply))
+        return await asyncio.wrap_future(reply)
+
+    async def close(self) -> None:
+        """Stop the worker after its current step and free the model; requests still open get a ProviderError."""
+        self._asked.put(None)
+        worker = self._worker
+        while worker is not None and worker.is_alive():
+            await asyncio.sleep(0.01)
+        self._end(ProviderError("the embedded model was closed", kind="transport"))
+
+    def _work(self) -> None:
+        """The worker thread: serve until closed. Whatever ends it, nobody waits for ever."""
+        end = ProviderError("the embedded model stopped unexpectedly", kind="server")
+        try:
+            self._serve()
+            end = ProviderError("the embedded model was closed", kind="transport")
+        except (BqError, ImportError, OSError, ValueError, RuntimeError, MemoryError, KeyError) as error:
+            end = ProviderError(f"the embedded model failed: {_first_line(error)}", kind="server")
+        finally:
+            self._end(end)
+
+    def _serve(self) -> None:
+        """Feed the engine with requests and deliver its replies."""
+        # torch and transformers take seconds to import: only where a request is really made
+        local = importlib.import_module("bqbuild.llm.local.session")
+        session: Session = local.open_session(self._connection, self._warn)
+        waiting: dict[object, Future[ChatReply]] = {}
+        while True:
+            for asked in self._collect(session.busy):
+                if asked is None:
+                    return
+                try:
+                    waiting[session.start(asked.request)] = asked.reply
+                except ProviderError as error:
+                    self._settle(asked.reply, error)
+            for ticket, reply in session.step():
+                self._settle(waiting.pop(ticket), reply)
+
+    def _collect(self, busy: bool) -> list[_Asked | None]:
+        """The requests that have come; an idle worker waits for the first, and a moment for those that follow it."""
+        collected = [] if busy else [self._asked.get()]
+        patience = time.monotonic() + 10 * GATHER_SECONDS
+        while collected[-1:] != [None]:
+            try:
+                wait = 0.0 if busy else min(GATHER_SECONDS, max(0.0, patience - time.monotonic()))
+                collected.append(self._asked.get(timeout=wait) if wait else self._asked.get_nowait())
+            except queue.Empty:
+                break
+        return collected
+
+    def _settle(self, future: Future[ChatReply], result: ChatReply | ProviderError) -> None:
+        """Hand over a reply or an error, unless nobody waits for it any more."""
+        with self._lock:
+            self._open.discard(future)
+        if not future.set_running_or_notify_cancel():
+            return
+        if isinstance(result, ProviderError):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    def _end(self, error: ProviderError) -> None:
+        """No more replies: fail what is open and what will be asked."""
+        with self._lock:
+            self._ended = self._ended or error
+            left = list(self._open)
+        for future in left:
+            self._settle(future, self._ended)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
