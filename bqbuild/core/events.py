@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from bqbuild.core.hashing import Digest
 from bqbuild.core.records import NodeName
@@ -83,6 +84,20 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True)
+class Tested:
+    """A data test was run: `status` is `pass`, `warn` or `fail`, `failures` the number of rows that are wrong.
+
+    `model` is None for a test of project/tests; `sample` are some of the wrong rows.
+    """
+
+    name: str
+    model: NodeName | None
+    status: str
+    failures: int
+    sample: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinished:
     """The run ended."""
 
@@ -90,5 +105,5 @@ class RunFinished:
     seconds: float
 
 
-Event = RunStarted | NodeStarted | NodeProgress | NodeFinished | Warned | RunFinished
+Event = RunStarted | NodeStarted | NodeProgress | NodeFinished | Tested | Warned | RunFinished
 Listener = Callable[[Event], None]

@@ -12,7 +12,7 @@ from typing import Any
 
 from bqbuild import __version__
 from bqbuild.core.errors import StoreError
-from bqbuild.core.events import Counts, NodeResult
+from bqbuild.core.events import Counts, NodeResult, Tested
 from bqbuild.core.records import ID, Node
 from bqbuild.plan.plan import Plan
 from bqbuild.run.session import Session
@@ -37,8 +37,10 @@ def result_json(result: NodeResult) -> dict[str, Any]:
     }
 
 
-def run_results(session: Session, results: Sequence[NodeResult], *, command: str) -> dict[str, Any]:
-    """The content of `run_results.json`: models, not sources."""
+def run_results(
+    session: Session, results: Sequence[NodeResult], tested: Sequence[Tested] = (), *, command: str
+) -> dict[str, Any]:
+    """The content of `run_results.json`: models, not sources; and data tests, where the command ran any."""
     models = [result for result in results if result.kind != "source"]
     statuses = [result.status for result in models]
     sums = Counts(
@@ -53,6 +55,10 @@ def run_results(session: Session, results: Sequence[NodeResult], *, command: str
     return {
         "metadata": _metadata(session, command),
         "results": [result_json(result) for result in models],
+        "tests": [
+            {"name": test.name, "model": test.model, "status": test.status, "failures": test.failures}
+            for test in tested
+        ],
         "totals": {
             "nodes": {
                 status: statuses.count(status) for status in ("success", "cached", "partial", "error", "skipped")

@@ -7,6 +7,7 @@ to have nothing to do. Where rows stream, cut-off is decided at the end: equal i
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -39,15 +40,19 @@ class _Link:
     writer: TableWriter | None = None
 
 
-def chain_from(ledger: Ledger, head: Node) -> list[Node]:
-    """The head and every node below it, in order, that can stream from it: row kinds that this run builds."""
+def chain_from(ledger: Ledger, head: Node, barriers: Collection[NodeName] = ()) -> list[Node]:
+    """The head and every node below it, in order, that can stream from it: row kinds that this run builds.
+
+    Nothing streams past a barrier: what is below waits for its tests.
+    """
     chain = [head]
-    names = {head.name}
+    names = {head.name} - set(barriers)
     for name in ledger.session.dag.order:
         node = ledger.session.node(name)
-        if name in ledger.endings and node.kind in ROW_KINDS and node.spec.from_ in names and name not in names:
+        if name in ledger.endings and node.kind in ROW_KINDS and node.spec.from_ in names and node not in chain:
             chain.append(node)
-            names.add(name)
+            if name not in barriers:
+                names.add(name)
     return chain
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bqbuild.core.events import Listener
+from bqbuild.core.events import Event, Listener, Tested
 from bqbuild.core.records import NodeName
 from bqbuild.run.artifacts import run_results, write_json, write_manifest
 from bqbuild.run.execute import run
@@ -21,10 +21,17 @@ def run_models(
 ) -> dict[str, Any]:
     """Run, write what a run leaves behind, and return `run_results.json` with `succeeded` added."""
     before = session.pointers()
-    results = run(session, names, options, listeners)
-    document = run_results(session, results, command=command)
+    tested: list[Tested] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Tested):
+            tested.append(event)
+
+    results = run(session, names, options, [*listeners, listen])
+    document = run_results(session, results, tested, command=command)
     write_json(session.artifacts / "run_results.json", document)
     write_manifest(session, command)
     if session.pointers() != before or not (session.artifacts / FILE).is_file():
         write_warehouse(session)
-    return document | {"succeeded": not any(result.status in FAILED for result in results)}
+    is_good = not any(result.status in FAILED for result in results)
+    return document | {"succeeded": is_good and not any(test.status == "fail" for test in tested)}

@@ -26,6 +26,7 @@ from bqbuild.core.records import Node, NodeName
 from bqbuild.llm.client import Client
 from bqbuild.nodes import HEAVY_KINDS, ROW_KINDS
 from bqbuild.plan.rebuild import CACHED, Decision
+from bqbuild.run.barriers import Barriers
 from bqbuild.run.chain import build_chain, chain_from
 from bqbuild.run.desk import Desk
 from bqbuild.run.facts import connections_of, is_paid
@@ -34,6 +35,7 @@ from bqbuild.run.options import RunOptions
 from bqbuild.run.scope import nodes_to_build, stale_parents
 from bqbuild.run.session import Session
 from bqbuild.run.state import State
+from bqbuild.run.testing import tests_of
 from bqbuild.run.whole import build_table
 
 
@@ -49,6 +51,7 @@ class Run:
         self.client = Client(llms, session.store.calls, warn=lambda message: emit(Warned(message)))
         desk = Desk(self.client, session.store.calls, lambda name: llms[name])
         self.ledger = Ledger(session, state, desk, names, emit, is_preparing=not options.publish)
+        self.barriers = Barriers(self.ledger, tests_of(session, names) if options.tests else [])
         self.threads = asyncio.Semaphore(options.threads)
         self.machine = asyncio.Lock()
 
@@ -58,6 +61,7 @@ class Run:
             async with asyncio.TaskGroup() as group:
                 for name in self.names:
                     group.create_task(self._node(self.session.node(name)))
+            await self.barriers.finish()
         finally:
             await self.client.close()
         return [ending.result().result for ending in self.ledger.endings.values()]
@@ -65,19 +69,22 @@ class Run:
     async def _node(self, node: Node) -> None:
         try:
             await self._attempt(node)
+            await self.barriers.test(node)
         except BqError as error:
             self.ledger.fail(node, error)
         except OSError as error:
             self.ledger.fail(
                 node, BqError(f"`{node.name}`: {error.strerror or error}", hint="check the disk, then run again")
             )
+        finally:
+            self.barriers.open(node)
 
     async def _attempt(self, node: Node) -> None:
         parents = [name for name in self.session.dag.parents[node.name] if name in self.ledger.endings]
         above = [await self.ledger.endings[name] for name in parents]
         if self.ledger.endings[node.name].done():  # a chain that began above has built it
             return
-        blocked = self._blocked(node, above)
+        blocked = self._blocked(node, above) or await self.barriers.blocked(parents)
         if blocked:
             self.ledger.finish(node, "skipped", blocked)
             return
@@ -103,7 +110,7 @@ class Run:
 
     async def _build(self, node: Node, decision: Decision) -> None:
         """Build one node, or the chain that begins with it, under leases."""
-        chain = chain_from(self.ledger, node) if node.kind in ROW_KINDS else [node]
+        chain = chain_from(self.ledger, node, self.barriers.names) if node.kind in ROW_KINDS else [node]
         names = sorted(digest(["node", self.session.recipe(member.name).digest]) for member in chain)
         with ExitStack() as leases:
             waited = False

@@ -93,7 +93,7 @@ class Stage:
         """Take rows in; returns when there is room for more."""
         if self._handing_on is None:
             self._handing_on = asyncio.ensure_future(self._hand_on())
-        if self.failure is not None:
+        if self._has_failed():
             return
         try:
             waiting = self._answer_from_log(self._start(self._where.keep(group) if self._where else group))
@@ -103,7 +103,7 @@ class Stage:
         for opened in waiting:
             await self._slots.acquire()
             opened.has_slot = True
-            if self.failure is not None:
+            if self._has_failed():
                 self._release(opened)
                 return
             running = asyncio.ensure_future(self._go_on(opened))
@@ -203,6 +203,9 @@ class Stage:
         reason = error.kind if isinstance(error, ProviderError) else "budget"
         lost = RowError(opened.task.row_id, opened.task.cell, reason, error.message, False, calls=tuple(opened.keys))
         self._finished.put_nowait((opened, Made(errors=[lost])))
+
+    def _has_failed(self) -> bool:
+        return self.failure is not None
 
     def _fail(self, error: BqError) -> None:
         if self.failure is None:

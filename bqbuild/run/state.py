@@ -92,6 +92,11 @@ class State:
             if self.pointers.get(name) != output.pointer():
                 self.moved[name] = output.pointer()
 
+    def known_pointers(self) -> dict[NodeName, Pointer]:
+        """Where every name points, with what this run has built so far on top."""
+        with self.lock:
+            return {**self.pointers, **self.moved}
+
     def _before(self, node: Node) -> Trace | None:
         pointer = self.pointers.get(node.name)
         return self.session.store.traces.find([pointer.trace]).get(pointer.trace) if pointer else None

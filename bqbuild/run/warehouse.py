@@ -16,10 +16,11 @@ from bqbuild.store.base import Pointer
 FILE = "warehouse.duckdb"
 
 
-def connect(session: Session) -> duckdb.DuckDBPyConnection:
-    """An in-memory database with the environment's models as views, shut off from everything but the store."""
+def connect(session: Session, pointers: Mapping[NodeName, Pointer] | None = None) -> duckdb.DuckDBPyConnection:
+    """An in-memory database with the environment's models (or those given) as views, shut off from everything but
+    the store."""
     connection = duckdb.connect(":memory:")
-    _create_views(connection, session, "main", session.pointers())
+    _create_views(connection, session, "main", session.pointers() if pointers is None else pointers)
     connection.execute("SET allowed_directories = $1", [[str(session.project.store_path)]])
     connection.execute("SET enable_external_access = false; SET lock_configuration = true")
     return connection
