@@ -181,10 +181,15 @@ def _most_rows(node: Node, rows: Sequence[float]) -> float | None:
 
 
 def _sql_widths(walk: _Walk, node: Node, parents: Sequence[Expected]) -> Widths:
-    """A column of SQL is at most as long as everything it is made from."""
+    """A column that a parent has by the same name is taken to be no longer than there; any other column, no longer
+    than all columns of the parents together."""
     parts = [width for parent in parents for width in parent.widths.values()]
     most = None if None in parts else sum(width or 0 for width in parts)
-    return dict.fromkeys(walk.session.columns.get(node.name) or (), most)
+    widths: dict[str, float | None] = {}
+    for name in walk.session.columns.get(node.name) or ():
+        same = [parent.widths[name] for parent in parents if name in parent.widths]
+        widths[name] = most if not same or None in same else max(width or 0 for width in same)
+    return widths
 
 
 def _made_widths(walk: _Walk, node: Node) -> dict[str, float | None]:
