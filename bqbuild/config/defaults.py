@@ -31,6 +31,10 @@ class FixedPlace:
         """The place."""
         return self.place
 
+    def text_where(self, path: Sequence[str | int]) -> Where:
+        """The place."""
+        return self.place
+
 
 @dataclass(slots=True)
 class Declaration:
@@ -63,6 +67,11 @@ class Declaration:
         """Where the value at `path` was written."""
         places, base, rest = self._origin(path)
         return places.value_where((*base, *rest))
+
+    def text_where(self, path: Sequence[str | int]) -> Where:
+        """Where the first line of the text at `path` was written."""
+        places, base, rest = self._origin(path)
+        return places.text_where((*base, *rest))
 
     def _origin(self, path: Sequence[str | int]) -> tuple[Places, Path, tuple[str | int, ...]]:
         known = self.origins.get(str(path[0])) if path else None

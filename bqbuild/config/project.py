@@ -23,7 +23,7 @@ from bqbuild.config.mistakes import Mistakes
 from bqbuild.config.profiles import FILE as PROFILES
 from bqbuild.config.profiles import TargetName, choose_target, read_target
 from bqbuild.config.prompts import Prompts, PromptTemplate, read_prompts
-from bqbuild.config.references import Names, check_llm_parts, mentions
+from bqbuild.config.references import Names, check_llm_parts, check_name, mentions
 from bqbuild.config.rendered import render_values
 from bqbuild.config.rowtemplate import RowTemplate, RowTemplates
 from bqbuild.config.secrets import Secrets, environment_functions
@@ -235,10 +235,11 @@ class _Reading:
         )
         nodes: dict[NodeName, Node] = {}
         for name, each in self.names.enabled.items():
+            check_name(each, self.names, self.mistakes)
             check_llm_parts(each, prompts, target, self.mistakes)
             if isinstance(each.spec, MixSpec) and each.spec.text is not None:
                 with self.mistakes.caught():
-                    self.row_template(each.spec.text, each.declaration.value_where(("text",)))
+                    self.row_template(each.spec.text, each.declaration.text_where(("text",)))
             nodes[NodeName(name)] = self._node(each)
         return nodes
 

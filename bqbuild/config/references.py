@@ -125,6 +125,17 @@ def _is_trained(name: str, names: Names) -> bool:
     return node is not None and node.kind == "train"
 
 
+def check_name(node: Declared, names: Names, mistakes: Mistakes) -> None:
+    """Names that bqbuild gives itself are taken."""
+    name = node.spec.name
+    if name.lower().startswith("_bq_"):
+        mistakes.add(f"the name '{name}' is bqbuild's own", node.where)
+    base, _, side = name.rpartition("__")
+    owner = names.enabled.get(base)
+    if owner is not None and side in SIDES.get(owner.kind, ()):
+        mistakes.add(f"'{name}' is the name of a side table of '{base}'", node.where, f"see {owner.where}")
+
+
 def check_llm_parts(node: Declared, prompts: Prompts, target: TargetSpec | None, mistakes: Mistakes) -> None:
     """Prompts and connections that the node names must be there; its output must not clash with what is given."""
     for output, prompt, llm, key in _conversations(node):

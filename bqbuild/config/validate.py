@@ -24,6 +24,9 @@ class Places(Protocol):
     def value_where(self, path: Sequence[str | int]) -> Where:
         """The place of the value at `path`."""
 
+    def text_where(self, path: Sequence[str | int]) -> Where:
+        """The place of the first line of the text at `path`."""
+
 
 def validate(
     spec_class: type[SpecT],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from textwrap import dedent
+from textwrap import dedent, indent
 from typing import Any
 
 from bqbuild.config.project import Project, load_project
@@ -87,4 +87,4 @@ def mistakes(root: Path, changes: Mapping[str, str | bytes | None], **options: A
 
 def models(text: str) -> dict[str, str | bytes | None]:
     """A change that adds a file of models."""
-    return {"models/extra.yml": "models:\n" + dedent(text)}
+    return {"models/extra.yml": "models:\n" + indent(dedent(text), "  ")}

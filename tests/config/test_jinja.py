@@ -60,7 +60,7 @@ def test_a_single_expression_keeps_its_type(text: str, expected: object) -> None
         ("{{ ''.__class__ }}", "unsafe"),
         ("{{ 'x' * 9999999999 }}", "too long"),
         ("{{ nope }}", "'nope' is undefined"),
-        ("{{ range }}", "gives a type, not a value"),
+        ("{{ range }}", "gives a function, not a value"),
         ("{{ [1, 2] | map('string') }}", "gives a generator, not a value"),
         ("{{ " + "-" * 20000 + "1 }}", "nested too deeply"),
     ],

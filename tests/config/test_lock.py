@@ -56,5 +56,5 @@ def test_the_file_is_written_only_where_something_changed(tmp_path: Path) -> Non
     "text", ["", "[]", "sources: 1", "other: {}", "sources: {a: [b]}", "sources: {a: {b: 1}}", "{"]
 )
 def test_a_file_that_is_no_lock_is_an_error(text: str) -> None:
-    with pytest.raises(ProjectError, match="lock|broken YAML|columns to types"):
+    with pytest.raises(ProjectError, match=r"lock|broken YAML|columns to types"):
         parse_lock(text)
