@@ -6,8 +6,9 @@ byte; see train/evaluate.py. The side table `summary` holds means, intervals and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -49,38 +50,49 @@ class EvaluateKind:
         sets = [
             read_questions(node, number, inputs[benchmark.model], ctx) for number, benchmark in enumerate(spec.from_)
         ]
-        progress = _Progress(node, ctx, sum(len(asked.items) for asked in sets))
+        progress = Progress(node, ctx, sum(len(asked.items) for asked in sets))
         rows: list[dict[str, Any]] = []
-        for number, (label, folder) in enumerate(folders.items()):
-            tokenizer = open_tokenizer(folder)
-            dtype = torch.bfloat16 if spec.dtype == "bf16" else torch.float32
-            lm = TreeLM(open_model(folder), tokenizer, dtype=dtype, report=progress.of(number, label))
-            scored = score(lm, [_benchmark(node, asked, ctx, tokenizer) for asked in sets])
-            if lm.cut_contexts:
-                message = f"`{label}`: {lm.cut_contexts} sequences were longer than the LLM takes; their start was cut"
-                ctx.emit(Warned(message, node.name))
+        for label, folder in folders.items():
+            scored = _score_llm(node, label, folder, sets, progress)
             rows += [row for asked in sets for row in _rows(label, asked, scored[asked.name], by)]
         table = _write(ctx, _schema(by), rows)
         return Built(table, {"summary": _write(ctx, summary_schema(by), summarise(rows, spec.by, spec.baseline))})
 
 
 @dataclass(frozen=True, slots=True)
-class _Progress:
+class Progress:
+    """Tells how many questions are done: every LLM is asked `questions` of them, one LLM after the other."""
+
     node: Node
     ctx: BuildContext
     questions: int
 
-    def of(self, number: int, label: str) -> Any:
-        """What hears of the progress of LLM `number`."""
+    def of(self, label: str) -> Callable[[int, int], None]:
+        """What hears how many of how many contexts the LLM of that label is through with."""
+        labels = list(self.node.spec.models)
 
         def report(done: int, total: int) -> None:
-            whole = self.questions * len(self.node.spec.models)
-            here = self.questions * number + self.questions * done // total
-            self.ctx.emit(
-                NodeProgress(self.node.name, Counts(rows=here), done=here, total=whole, unit="questions", note=label)
-            )
+            here = self.questions * labels.index(label) + self.questions * done // total
+            whole = self.questions * len(labels)
+            counts = Counts(rows=here)
+            self.ctx.emit(NodeProgress(self.node.name, counts, done=here, total=whole, unit="questions", note=label))
 
         return report
+
+
+def _score_llm(
+    node: Node, label: str, folder: Path, sets: Sequence[QuestionSet], progress: Progress
+) -> dict[str, list[Scored]]:
+    """The scores of one LLM, which is in memory only as long as this takes."""
+    tokenizer = open_tokenizer(folder)
+    dtype = torch.bfloat16 if node.spec.dtype == "bf16" else torch.float32
+    lm = TreeLM(open_model(folder, dtype), tokenizer, report=progress.of(label))
+    ctx = progress.ctx
+    scored = score(lm, [_benchmark(node, asked, ctx, tokenizer) for asked in sets])
+    if lm.cut_contexts:
+        message = f"`{label}`: {lm.cut_contexts} sequences were longer than the LLM takes; their beginning was cut"
+        ctx.emit(Warned(message, node.name))
+    return scored
 
 
 def _check_names(node: Node) -> None:

@@ -68,7 +68,8 @@ def _rows(
     node: Node, benchmark: BenchmarkSpec, table: Table, ctx: BuildContext, where: Where
 ) -> Iterator[dict[str, Any]]:
     """The rows that `where` lets through, with the columns that count."""
-    columns = [name for name in _columns(node, benchmark, ctx) if name in table.user_columns]
+    wanted = {name.lower() for name in _columns(node, benchmark, ctx)}  # DuckDB does not mind case
+    columns = [name for name in table.user_columns if name.lower() in wanted]
     missing = {benchmark.question, benchmark.choices, benchmark.answer} - set(columns)
     if missing:
         raise BuildError(f"`{benchmark.model}` has no column `{sorted(missing)[0]}`", where=where)
@@ -82,13 +83,13 @@ def _rows(
                 yield from (row for row, passes in zip(rows, predicate.mask(batch), strict=True) if passes)
 
 
-def _columns(node: Node, benchmark: BenchmarkSpec, ctx: BuildContext) -> list[str]:
+def _columns(node: Node, benchmark: BenchmarkSpec, ctx: BuildContext) -> set[str]:
     columns = {benchmark.question, benchmark.choices, benchmark.answer, *node.spec.by}
     if benchmark.where:
         columns |= parse_predicate(benchmark.where, node.where).columns
     if node.spec.prompt:
         columns |= set(ctx.project.prompts[node.spec.prompt].columns)
-    return sorted(columns)
+    return columns
 
 
 def _item(row: Mapping[str, Any], benchmark: BenchmarkSpec, where: Where) -> Item:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bqbuild.config.specs import TrainSpec
 from bqbuild.core.errors import BuildError
-from bqbuild.core.events import Counts, NodeProgress, Warned
+from bqbuild.core.events import Counts, NodeProgress
 from bqbuild.core.ids import row_id
 from bqbuild.core.records import ID, ROOTS, Node, Table
 from bqbuild.nodes.base import BuildContext, Built
@@ -115,9 +115,11 @@ def _write_corpora(
     """Tokenise the table into the scratch folder: the training documents, and the held-out ones."""
     spec: TrainSpec = node.spec
     split = spec.split
-    if split is not None and split not in table.user_columns:
-        ctx.emit(Warned(f"`{spec.from_}` has no column `{split}`: nothing is held out", node.name))
-        split = None
+    for key, name in (("text", spec.text), ("split", split)):
+        if name is not None and name not in table.user_columns:
+            hint = "`split: null` trains on all rows" if key == "split" else None
+            where = node.places.get(key, node.where)
+            raise BuildError(f"`{spec.from_}` has no column `{name}`", where=where, hint=hint)
     corpora = []
     for part in (TRAIN, HELDOUT):
         documents = _documents(node, table, ctx, tokenizer, part if split else None)

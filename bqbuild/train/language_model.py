@@ -43,13 +43,11 @@ def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def open_model(folder: Path) -> PreTrainedModel:
-    """The model in `folder`, in float32 on the picked device. Raises BuildError where it cannot be read."""
+def open_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The model in `folder`, on the picked device. Raises BuildError where it cannot be read."""
     with _quiet():
         try:
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, dtype=torch.float32
-            )
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=dtype)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise BuildError(f"no causal language model in {folder}: {_first_line(error)}") from error
     model.to(device=pick_device())  # type: ignore[call-arg]  # its decorator hides `self`

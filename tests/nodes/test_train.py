@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from bqbuild.core.errors import BqError, BuildError
-from bqbuild.core.events import Event, NodeProgress, Warned
+from bqbuild.core.events import Event, NodeProgress
 from bqbuild.core.hashing import Digest
 from bqbuild.core.records import Table
 from bqbuild.train.language_model import open_model, open_tokenizer
@@ -157,12 +157,13 @@ def test_training_goes_on_from_another_train_node(tmp_path: Path) -> None:
     assert curve[0]["heldout_loss"] == pytest.approx(before[-1]["heldout_loss"], abs=1e-5)
 
 
-def test_without_a_split_column_all_rows_train_and_it_is_said(tmp_path: Path) -> None:
-    bench, curve = train_once(tmp_path, [{"text": row["text"]} for row in ROWS])
+def test_without_a_split_all_rows_train_where_that_is_asked_for(tmp_path: Path) -> None:
+    rows = [{"text": row["text"]} for row in ROWS]
+    with pytest.raises(BuildError, match="no column `split`") as caught:
+        train_once(tmp_path, rows)
+    assert caught.value.hint == "`split: null` trains on all rows"
+    _, curve = train_once(tmp_path, rows, "split: null")
     assert {row["heldout_loss"] for row in curve} == {None}
-    assert [event.message for event in bench.events if isinstance(event, Warned)] == [
-        "`texts` has no column `split`: nothing is held out"
-    ]
 
 
 def test_chats_train_on_what_the_assistant_says(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -88,8 +90,10 @@ def test_what_is_too_long_loses_its_beginning_and_is_counted(
     assert likelihood == pytest.approx(plain_score(model, cut[: -len(end)], end)[0], abs=1e-3)
 
 
-def test_bf16_scores_are_near_the_float32_ones(tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> None:
-    exact, rough = TreeLM(*tiny), TreeLM(*tiny, dtype=torch.bfloat16)
+def test_bf16_scores_are_near_the_float32_ones(tmp_path: Path) -> None:
+    folder = write_model(tmp_path)
+    tokenizer = open_tokenizer(folder)
+    exact, rough = (TreeLM(open_model(folder, dtype), tokenizer) for dtype in (torch.float32, torch.bfloat16))
     asked = requests_of(exact, PAIRS[:4])
     expected = [score for score, _ in exact._loglikelihood_tokens(asked)]
     assert [score for score, _ in rough._loglikelihood_tokens(asked)] == pytest.approx(expected, rel=0.05)
