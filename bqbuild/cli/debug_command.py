@@ -7,27 +7,25 @@ from typing import Any
 import click
 
 from bqbuild.cli.output import print_json
-from bqbuild.cli.settings import Settings, global_options, settings_of
+from bqbuild.cli.settings import Settings, command
 
 
-@click.command("debug")
+@command("debug")
 @click.option("--fetch-model", is_flag=True, help="Get the embedded LLM (100 MB) if it is not here, and do no more.")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
-@global_options
-@click.pass_context
-def debug_command(ctx: click.Context, fetch_model: bool, as_json: bool, **given: Any) -> None:
+def debug_command(settings: Settings, fetch_model: bool, as_json: bool) -> int:
     """Check configuration, store and every LLM connection.
 
     Each LLM is asked for one token, which is not recorded.
     """
-    settings = settings_of(ctx, **given)
     if fetch_model:
         _fetch_model(settings)
-        return
+        return 0
     checks = _checks(settings, as_json)
+    is_well = all(check["ok"] for check in checks)
     if as_json:
-        print_json({"checks": checks, "succeeded": all(check["ok"] for check in checks)})
-    ctx.exit(0 if all(check["ok"] for check in checks) else 1)
+        print_json({"checks": checks, "succeeded": is_well})
+    return 0 if is_well else 1
 
 
 def _fetch_model(settings: Settings) -> None:

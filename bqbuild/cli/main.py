@@ -30,6 +30,7 @@ COMMANDS = {
     "show": "Show rows of a model.",
     "test": "Run data tests.",
     "trace": "Follow one record back to its seed.",
+    "version": "Print the version.",
 }
 """The commands and the line of help of each; a command is the function of its name in the module of its name."""
 

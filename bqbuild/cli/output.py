@@ -1,13 +1,93 @@
-"""What commands print to stdout: data, and nothing else."""
+"""What commands print to stdout: data, and nothing else. Rows and replies are not trusted to be harmless text."""
 
 from __future__ import annotations
 
 import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, time
 from typing import Any
 
 import click
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that move a cursor, change colours or turn the direction of a text; newline and tab are none of them."""
+
+CELL_WIDTH = 72
+"""Characters of a value that a table shows where nobody told how wide the terminal is."""
+
 
 def print_json(document: Any) -> None:
     """One JSON document, indented."""
-    click.echo(json.dumps(document, ensure_ascii=False, indent=2, default=str))
+    click.echo(json_text(document, indent=2))
+
+
+def json_text(document: Any, *, indent: int | None = None) -> str:
+    """JSON as programs read it: no NaN, times in ISO form, bytes and decimals as text."""
+    return json.dumps(_plain(document), ensure_ascii=False, indent=indent, allow_nan=False)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, color: bool | None = None) -> None:
+    """Rows as a table: folded to the width of a terminal, or one line a row where nobody looks at one."""
+    cells = [[_cell(row.get(name)) for name in columns] for row in rows]
+    names = [safe(name) for name in columns]
+    if sys.stdout.isatty():
+        _print_folded(names, cells, color)
+        return
+    from rich.cells import cell_len
+
+    widths = [max(cell_len(line[number]) for line in [names, *cells]) for number in range(len(names))]
+    for line in [names, ["-" * width for width in widths], *cells]:
+        padded = (text + " " * (width - cell_len(text)) for text, width in zip(line, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())
+
+
+def _print_folded(names: Sequence[str], cells: Sequence[Sequence[str]], color: bool | None) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in names:
+        table.add_column(Text(name), overflow="fold")
+    for line in cells:
+        table.add_row(*map(Text, line))
+    Console(no_color=color is False, highlight=False).print(table)
+
+
+def safe(text: str) -> str:
+    """`text` with what could play tricks on a terminal written out."""
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def value_text(value: Any) -> str:
+    """A value as a person reads it: text as it is, NULL named, the rest as JSON."""
+    if value is None:
+        return "NULL"
+    return value if isinstance(value, str) else json_text(value).strip('"')
+
+
+def _cell(value: Any) -> str:
+    text = safe(value_text(value).replace("\n", "⏎").replace("\t", " "))
+    return text if len(text) <= CELL_WIDTH else f"{text[: CELL_WIDTH - 1]}…"
+
+
+def _plain(value: Any) -> Any:
+    """`value` in JSON's types."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, str):
+        # a lone surrogate cannot be written as UTF-8
+        return str(value).encode("utf-8", "replace").decode("utf-8")
+    return value if value is None or isinstance(value, bool | int) else str(value)

@@ -1,8 +1,7 @@
-"""What a person sees while a run goes on: a line a node on a terminal, plain lines anywhere else."""
+"""What a person sees while models are built and tested: a line a node on a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
-import os
 import time
 from types import TracebackType
 
@@ -11,9 +10,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from bqbuild.cli.figures import figures, spending, total
+from bqbuild.cli.output import json_text, safe
 from bqbuild.cli.settings import Settings
 from bqbuild.core.events import (
-    Counts,
     Event,
     NodeFinished,
     NodeProgress,
@@ -21,24 +21,34 @@ from bqbuild.core.events import (
     NodeStarted,
     RunFinished,
     RunStarted,
+    Tested,
     Warned,
 )
 from bqbuild.core.records import NodeName
 
 STYLES = {"success": "green", "cached": "dim", "partial": "yellow", "error": "bold red", "skipped": "yellow"}
 MARKS = {"success": "✓", "cached": "=", "partial": "~", "error": "✗", "skipped": "-"}
+TEST_STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red"}
+TEST_MARKS = {"pass": "✓", "warn": "!", "fail": "✗"}
+
+SILENCE = 30.0
+"""Seconds after which a node that is still at work says so, where there is no terminal."""
 
 
 class Display:
     """Listens to a run and shows it on stderr. A context manager: leaving it restores the terminal."""
 
     def __init__(self, settings: Settings) -> None:
-        no_color = settings.no_color or bool(os.environ.get("NO_COLOR"))
-        self._console = Console(stderr=True, no_color=no_color, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=True, no_color=settings.color() is False, highlight=False, soft_wrap=True)
         self._is_quiet = settings.quiet
         self._live: Live | None = None
         self._started: dict[NodeName, float] = {}
+        self._spoke: dict[NodeName, float] = {}
         self._progress: dict[NodeName, NodeProgress] = {}
+        self._results: list[NodeResult] = []
+        self._tests: list[Tested] = []
+        self._models = 0
+        self._began = time.monotonic()
 
     def __enter__(self) -> Display:
         return self
@@ -48,34 +58,29 @@ class Display:
     ) -> None:
         self._stop()
 
-    def warn(self, message: str) -> None:
-        """Show a warning."""
-        self._print(Text.assemble(("warning: ", "yellow"), message))
-
     def listen(self, event: Event) -> None:
         """Take in one event."""
         match event:
             case RunStarted():
+                self._models = sum(kind != "source" for _, kind in event.nodes)
                 self._begin()
             case NodeStarted():
-                self._started[event.name] = time.monotonic()
-                if self._live is None:
-                    self._print(Text(f"  build {event.name}: {event.reason}", style="dim"))
+                self._start(event)
             case NodeProgress():
-                self._progress[event.name] = event
+                self._advance(event)
             case NodeFinished():
                 self._finish(event.result)
+            case Tested():
+                self._tested(event)
             case Warned():
-                self.warn(event.message)
+                self._print(Text.assemble(("warning: ", "yellow"), safe(event.message)))
             case RunFinished():
                 self._stop()
                 self._summary(event)
-        if self._live is not None:
-            self._live.update(self._running())
 
     def _begin(self) -> None:
         if self._console.is_terminal and not self._is_quiet:
-            self._live = Live(console=self._console, refresh_per_second=8, transient=True)
+            self._live = Live(console=self._console, get_renderable=self._running, refresh_per_second=8, transient=True)
             self._live.start()
 
     def _stop(self) -> None:
@@ -83,92 +88,123 @@ class Display:
             self._live.stop()
             self._live = None
 
+    def _start(self, event: NodeStarted) -> None:
+        self._started[event.name] = self._spoke[event.name] = time.monotonic()
+        if self._live is None:
+            self._print(Text(f"  build {event.name}: {safe(event.reason)}", style="dim"))
+
+    def _advance(self, event: NodeProgress) -> None:
+        self._progress[event.name] = event
+        now = time.monotonic()
+        if self._live is None and now - self._spoke.get(event.name, now) >= SILENCE:
+            self._spoke[event.name] = now
+            self._print(Text(f"  …     {event.name}: {_got(event)}", style="dim"))
+
     def _finish(self, result: NodeResult) -> None:
         self._started.pop(result.name, None)
+        if result.kind != "source":
+            self._results.append(result)
         if result.status == "error":
-            self._print(self._line(result))
-            for line in result.reason.splitlines():
+            self._print(self._line(result), always=True)
+            for line in safe_lines(result.reason):
                 self._print(Text(f"    {line}", style="red"), always=True)
         elif result.status != "cached" and result.kind != "source":
             self._print(self._line(result))
 
+    def _tested(self, event: Tested) -> None:
+        self._tests.append(event)
+        style = TEST_STYLES[event.status]
+        line = Text.assemble((f"  {TEST_MARKS[event.status]} {event.status:<8}", style), f" {event.name}")
+        if event.failures:
+            line.append(f" · {_count(event.failures, 'row')}", style=style)
+        self._print(line, always=event.status == "fail")
+        for row in event.sample:
+            self._print(Text(f"      {safe(json_text(row))[:200]}", style="dim"), always=event.status == "fail")
+
     def _line(self, result: NodeResult) -> Text:
-        style = STYLES[result.status]
         line = Text.assemble(
-            (f"  {MARKS[result.status]} {result.status:<8}", style),
+            (f"  {MARKS[result.status]} {result.status:<8}", STYLES[result.status]),
             f" {result.name:<24}",
             (f" {result.kind:<11}", "dim"),
         )
         if result.status == "skipped":
-            return line.append(result.reason, style="dim")
-        line.append(figures(result.counts), style="" if result.status != "cached" else "dim")
+            return line.append(f" {safe(result.reason)}", style="dim")
+        line.append(f" {figures(result.counts)}")
         for side, rows in result.sides.items():
             if rows:
                 line.append(f" · {rows:,} {side}", style="yellow" if side == "errors" else "dim")
         return line.append(f" · {result.seconds:.1f} s", style="dim")
 
     def _running(self) -> Table:
+        """What is under way now, and how far the run is; drawn from the display's own thread."""
+        now = time.monotonic()
         table = Table.grid(padding=(0, 1))
-        for name, began in self._started.items():
+        for name, began in list(self._started.items()):
             progress = self._progress.get(name)
-            text = ""
-            if progress is not None:
-                of = f" of {progress.total:,}" if progress.total else ""
-                text = f"{progress.done:,}{of} {progress.unit} · {figures(progress.counts)}"
-                text += f" · {progress.note}" if progress.note else ""
-            table.add_row(
-                Text("  ◌", style="cyan"), Text(str(name)), Text(text, style="dim"), f"{time.monotonic() - began:.0f} s"
-            )
+            got = _got(progress) if progress is not None else ""
+            table.add_row(Text("  ◌", style="cyan"), Text(str(name)), Text(got, style="dim"), f"{now - began:.0f} s")
+        running = [event.counts for name, event in list(self._progress.items()) if name in self._started]
+        counts = total([*(result.counts for result in list(self._results)), *running])
+        done = (
+            f"{len(self._results)} of {_count(self._models, 'model')} · {spending(counts)} · {now - self._began:.0f} s"
+        )
+        table.add_row("", Text(done, style="dim"))
         return table
 
     def _summary(self, event: RunFinished) -> None:
         models = [result for result in event.results if result.kind != "source"]
-        if models and all(result.status == "cached" for result in models):
-            self._print(Text(f"Nothing to do: {len(models)} models are up to date ({event.seconds:.1f} s)."))
-            return
-        parts = [
-            f"{sum(result.status == status for result in models)} {status}"
-            for status in STYLES
-            if any(result.status == status for result in models)
-        ]
-        counts = _total([result.counts for result in models])
-        line = f"{', '.join(parts)} · {spending(counts)} · {event.seconds:.1f} s"
-        is_good = all(result.status in ("success", "cached") for result in event.results)
-        self._print(Text(line, style="bold green" if is_good else "bold red"), always=not is_good)
+        failed_tests = sum(test.status == "fail" for test in self._tests)
+        is_good = all(result.status in ("success", "cached") for result in event.results) and not failed_tests
+        if not event.results:
+            self._print(Text("Nothing to do: nothing is selected."))
+        elif is_good and all(result.status == "cached" for result in models):
+            self._print(
+                Text(f"Nothing to do: {_up_to_date(len(models))} ({event.seconds:.1f} s).{self._test_part(' ')}")
+            )
+        else:
+            parts = [f"{number} {status}" for status in STYLES if (number := _with(models, status))]
+            line = f"{', '.join(parts)}{self._test_part(' · ')} · {spending(total(r.counts for r in models))}"
+            line += f" · {event.seconds:.1f} s"
+            self._print(Text(line, style="bold green" if is_good else "bold red"), always=not is_good)
+        broken = [str(result.name) for result in event.results if result.status in ("error", "partial")]
+        if broken:
+            self._print(Text(f"  failed: {', '.join(broken)}", style="red"), always=True)
+
+    def _test_part(self, separator: str) -> str:
+        """What came of tests, behind `separator`; empty where there were none."""
+        if not self._tests:
+            return ""
+        return separator + tests_summary([test.status for test in self._tests])
 
     def _print(self, text: Text, *, always: bool = False) -> None:
         if not self._is_quiet or always:
             self._console.print(text)
 
 
-def figures(counts: Counts) -> str:
-    """`120 rows · 80 new, 40 cached calls · 12,345 tokens · $0.0123`, without what is nothing."""
-    parts = [f"{counts.rows:,} rows"]
-    if counts.new_calls or counts.cached_calls or counts.failed_calls:
-        parts.append(spending(counts))
-    return " · ".join(parts)
+def tests_summary(statuses: list[str]) -> str:
+    """`12 tests: 10 pass, 1 warn, 1 fail`."""
+    parts = [f"{number} {status}" for status in TEST_STYLES if (number := statuses.count(status))]
+    return f"{_count(len(statuses), 'test')}: {', '.join(parts)}"
 
 
-def spending(counts: Counts) -> str:
-    """Calls, tokens and dollars."""
-    calls = f"{counts.new_calls:,} new, {counts.cached_calls:,} cached calls"
-    if counts.failed_calls:
-        calls += f", {counts.failed_calls:,} failed"
-    parts = [calls]
-    if counts.input_tokens or counts.output_tokens:
-        parts.append(f"{counts.input_tokens:,} → {counts.output_tokens:,} tokens")
-    if counts.cost:
-        parts.append(f"${counts.cost:.4f}")
-    return " · ".join(parts)
+def safe_lines(text: str) -> list[str]:
+    """The lines of a message, harmless to a terminal."""
+    return [safe(line) for line in text.splitlines()]
 
 
-def _total(parts: list[Counts]) -> Counts:
-    return Counts(
-        rows=sum(part.rows for part in parts),
-        new_calls=sum(part.new_calls for part in parts),
-        cached_calls=sum(part.cached_calls for part in parts),
-        failed_calls=sum(part.failed_calls for part in parts),
-        input_tokens=sum(part.input_tokens for part in parts),
-        output_tokens=sum(part.output_tokens for part in parts),
-        cost=sum(part.cost for part in parts),
-    )
+def _got(event: NodeProgress) -> str:
+    of = f" of {event.total:,}" if event.total else ""
+    text = f"{event.done:,}{of} {event.unit} · {spending(event.counts)}"
+    return f"{text} · {safe(event.note)}" if event.note else text
+
+
+def _with(results: list[NodeResult], status: str) -> int:
+    return sum(result.status == status for result in results)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _up_to_date(models: int) -> str:
+    return f"{_count(models, 'model')} {'is' if models == 1 else 'are'} up to date"

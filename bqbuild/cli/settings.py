@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import update_wrapper
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bqbuild.core.errors import UsageError
-from bqbuild.core.records import NodeName
 
-F = TypeVar("F", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from bqbuild.run.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +28,26 @@ class Settings:
     no_color: bool = False
     debug: bool = False
 
-    def open(self) -> Any:
-        """The project, read and checked: a `Session`."""
+    def open(self) -> Session:
+        """The project, read and checked. Its warnings go to stderr."""
         from bqbuild.run.session import open_session
 
-        folder = Path(self.project_dir) if self.project_dir else None
-        if folder is not None and not (folder / "project" / "bqbuild.yml").is_file():
-            raise UsageError(f"there is no project/bqbuild.yml in {self.project_dir}", hint="run `bqbuild init`")
-        return open_session(folder, target=self.target, variables=self._variables())
+        session = open_session(self.root(), target=self.target, variables=self.values())
+        for message, where in session.project.warnings:
+            self.warn(f"{where}: {message}" if where else message)
+        return session
 
-    def color(self) -> bool | None:
-        """Whether text is coloured; None leaves it to whether somebody is looking at a terminal."""
-        return False if self.no_color or os.environ.get("NO_COLOR") else None
+    def root(self) -> Path | None:
+        """The project that was asked for; None where it is to be found by walking up. Raises UsageError."""
+        if self.project_dir is None:
+            return None
+        folder = Path(self.project_dir).expanduser()
+        if not (folder / "project" / "bqbuild.yml").is_file():
+            raise UsageError(f"there is no project/bqbuild.yml in {self.project_dir}", hint="run `bqbuild init` there")
+        return folder
 
-    def say(self, text: str) -> None:
-        """Tell the user something on stderr that is no error."""
-        if not self.quiet:
-            click.echo(text, err=True)
-
-    def _variables(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
+        """What --vars gives. Raises UsageError, or ProjectError where it is no YAML."""
         if not self.variables:
             return {}
         from bqbuild.config.yamlfile import parse_yaml
@@ -55,40 +57,68 @@ class Settings:
             raise UsageError("--vars is not a mapping", hint="write --vars '{name: value}'")
         return value
 
+    def color(self) -> bool | None:
+        """False where colour is not wanted; None leaves it to whether somebody is looking at a terminal."""
+        return False if self.no_color or os.environ.get("NO_COLOR") else None
 
-def global_options(command: F) -> F:
-    """Let the global flags stand after the command's name as well; there they win."""
-    for decorator in (
-        click.option("--project-dir", help="The project's folder."),
-        click.option("--target", "-t", help="A target of profiles.yml."),
-        click.option("--vars", "variables", help="Variables as YAML."),
-        click.option("--quiet", "-q", is_flag=True, help="Show errors only."),
-        click.option("--no-color", is_flag=True, help="Plain text."),
-        click.option("--debug", is_flag=True, help="Show tracebacks."),
-    ):
-        command = decorator(command)
-    return command
+    def say(self, text: str) -> None:
+        """Tell the user something on stderr that is no error."""
+        if not self.quiet:
+            click.echo(text, err=True)
 
-
-def settings_of(ctx: click.Context, **given: Any) -> Settings:
-    """The group's flags with the command's own on top."""
-    base: Settings = ctx.obj or Settings()
-    return replace(base, **{key: value for key, value in given.items() if value})
+    def warn(self, text: str) -> None:
+        """Show a warning on stderr."""
+        if not self.quiet:
+            click.echo(click.style("warning: ", fg="yellow") + text, err=True, color=self.color())
 
 
-def selection_options(command: F) -> F:
-    """--select and --exclude."""
-    command = click.option("--exclude", "-e", multiple=True, help="Leave these out.")(command)
-    return click.option(
-        "--select", "-s", "--models", "-m", "selected", multiple=True, help="Models: name, +name, tag:x …"
-    )(command)
+def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
+    """A command that also takes the global flags. Its function is given the Settings first and returns the exit code,
+    or None for 0."""
+
+    def wrap(function: Callable[..., int | None]) -> click.Command:
+        @click.pass_context
+        def callback(ctx: click.Context, /, **given: Any) -> int | None:
+            own = {key: given.pop(key) for key in Settings.__dataclass_fields__}
+            base = ctx.obj if isinstance(ctx.obj, Settings) else Settings()
+            # flags after the command's name win over those before it
+            return function(replace(base, **{key: value for key, value in own.items() if value}), **given)
+
+        made = click.command(name, cls=Command)(update_wrapper(callback, function))
+        made.params += _global_options()
+        return made
+
+    return wrap
 
 
-def chosen_models(session: Any, selected: Sequence[str], exclude: Sequence[str]) -> list[NodeName]:
-    """The models that a selection names; warnings go to stderr."""
-    from bqbuild.graph.select import select
+class Command(click.Command):
+    """Lets `--select a b` name two models, as in dbt: what follows up to the next flag belongs to it."""
 
-    found = select(session.dag, session.project.nodes, selected, exclude, session.project.selectors)
-    for warning in found.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    return [name for name in found.names if session.node(name).kind != "source"]
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, after putting the models of a selection together."""
+        many = {flag for option in self.params if option.name in SELECTIONS for flag in option.opts}
+        joined: list[str] = []
+        is_open = False
+        for argument in args:
+            if is_open and not argument.startswith("-"):
+                joined[-1] += f" {argument}" if joined[-1] not in many else ""
+                if joined[-1] in many:
+                    joined.append(argument)
+                continue
+            is_open = argument in many
+            joined.append(argument)
+        return super().parse_args(ctx, joined)
+
+
+SELECTIONS = ("selected", "exclude")
+
+
+def _global_options() -> list[click.Parameter]:
+    return [
+        click.Option(["--project-dir"], help="The project's folder."),
+        click.Option(["--target", "-t"], help="A target of profiles.yml."),
+        click.Option(["--vars", "variables"], help="Variables as YAML: '{min_words: 5}'."),
+        click.Option(["--quiet", "-q"], is_flag=True, help="Show errors only."),
+        click.Option(["--no-color"], is_flag=True, help="Plain text; NO_COLOR does the same."),
+        click.Option(["--debug"], is_flag=True, help="Show tracebacks."),
+    ]

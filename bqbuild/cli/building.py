@@ -1,0 +1,50 @@
+"""What `run` and `build` share: their flags, and a run with its display."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from bqbuild.cli.output import print_json
+from bqbuild.cli.progress import Display
+from bqbuild.cli.selection import chosen_models, selection_options
+from bqbuild.cli.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def build_options(function: F) -> F:
+    """The flags of commands that build."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print run_results.json to stdout."),
+        click.option("--threads", type=click.IntRange(1), help="How many free nodes are built at once."),
+        click.option("--fail-fast", "-x", is_flag=True, help="Stop at the first failure."),
+        click.option("--full-refresh", "-f", is_flag=True, help="Build again; recorded calls are still used."),
+        selection_options,
+    ):
+        function = option(function)
+    return function
+
+
+def build_selected(
+    settings: Settings,
+    name: str,
+    *,
+    selected: Sequence[str],
+    exclude: Sequence[str],
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Run what is selected and show it; the exit code."""
+    from bqbuild.run.command import run_models
+    from bqbuild.run.options import RunOptions
+
+    given = RunOptions(**{key: value for key, value in options.items() if value})
+    with settings.open() as session, Display(settings) as display:
+        names = chosen_models(settings, session, selected, exclude)
+        document = run_models(session, names, given, [display.listen], command=name)
+    if as_json:
+        print_json(document)
+    return 0 if document["succeeded"] else 1

@@ -1,0 +1,42 @@
+"""Counts, tokens and dollars in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bqbuild.core.events import Counts
+
+
+def figures(counts: Counts) -> str:
+    """`120 rows · 80 new, 40 cached calls · 12,345 → 678 tokens · $0.0123`, without what is nothing."""
+    parts = [f"{counts.rows:,} {'row' if counts.rows == 1 else 'rows'}"]
+    if counts.new_calls or counts.cached_calls or counts.failed_calls:
+        parts.append(spending(counts))
+    return " · ".join(parts)
+
+
+def spending(counts: Counts) -> str:
+    """Calls, tokens and dollars."""
+    calls = f"{counts.new_calls:,} new, {counts.cached_calls:,} cached calls"
+    if counts.failed_calls:
+        calls += f", {counts.failed_calls:,} failed"
+    parts = [calls]
+    if counts.input_tokens or counts.output_tokens:
+        parts.append(f"{counts.input_tokens:,} → {counts.output_tokens:,} tokens")
+    if counts.cost:
+        parts.append(f"${counts.cost:.4f}")
+    return " · ".join(parts)
+
+
+def total(parts: Iterable[Counts]) -> Counts:
+    """The sum of counts."""
+    parts = list(parts)
+    return Counts(
+        rows=sum(part.rows for part in parts),
+        new_calls=sum(part.new_calls for part in parts),
+        cached_calls=sum(part.cached_calls for part in parts),
+        failed_calls=sum(part.failed_calls for part in parts),
+        input_tokens=sum(part.input_tokens for part in parts),
+        output_tokens=sum(part.output_tokens for part in parts),
+        cost=sum(part.cost for part in parts),
+    )
