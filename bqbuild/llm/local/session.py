@@ -9,35 +9,35 @@ import torch
 
 from bqbuild.config.specs import ConnectionSpec
 from bqbuild.core.errors import ProviderError
-from bqbuild.core.hashing import digest
 from bqbuild.core.records import ChatReply, ChatRequest
 from bqbuild.llm.base import Warn
+from bqbuild.llm.keys import call_key
 from bqbuild.llm.local.choices import LabelTree, label_tree
 from bqbuild.llm.local.constrain import Constrainer, Guide
 from bqbuild.llm.local.engine import Engine, Job
 from bqbuild.llm.local.model import LocalModel, load_model
 from bqbuild.llm.local.prompts import PromptEncoder
 from bqbuild.llm.local.sampling import Sampling, read_sampling
-from bqbuild.llm.weights import resolve_weights, weights_identity
+from bqbuild.llm.weights import EMBEDDED_NAMES, resolve_weights, weights_identity
 
 
-def open_session(connection: ConnectionSpec, warn: Warn) -> Session:
-    """Load the connection's model. Raises ProjectError, OSError or ValueError where that can't be done."""
+def open_session(connection: ConnectionSpec, rows: int) -> Session:
+    """Load the connection's model, for batches of `rows`. Raises ProjectError, OSError or ValueError."""
     if connection.threads is not None:
         torch.set_num_threads(connection.threads)
     model = load_model(resolve_weights(connection.model, revision=connection.revision), connection.context)
     identity = weights_identity(connection.model, revision=connection.revision)
-    return Session(model, rows=connection.batch_size, name=connection.model, fingerprint=identity["weights"], warn=warn)
+    name = EMBEDDED_NAMES[-1] if connection.model in EMBEDDED_NAMES else connection.model
+    return Session(model, rows=rows, name=name, fingerprint=identity["weights"])
 
 
 class Session:
     """One loaded model and the requests that it is working on."""
 
-    def __init__(self, model: LocalModel, *, rows: int, name: str, fingerprint: str, warn: Warn) -> None:
+    def __init__(self, model: LocalModel, *, rows: int, name: str, fingerprint: str) -> None:
         self._model = model
         self._name = name
         self._fingerprint = fingerprint
-        self._warn = warn
         self._encoder = PromptEncoder(model.tokenizer)
         tokenizer_json = model.tokenizer.backend_tokenizer.to_str()
         self._constrainer = Constrainer(tokenizer_json, model.vocabulary, model.ends)
@@ -52,18 +52,18 @@ class Session:
         """Whether requests are under way."""
         return self._engine.busy
 
-    def start(self, request: ChatRequest) -> Job:
+    def start(self, request: ChatRequest, warn: Warn) -> Job:
         """Queue a request; the job is its ticket. Raises ProviderError for one that can't be run."""
         try:
             sampling, unknown = read_sampling(request.params)
-            self._warn_unknown(unknown)
+            self._warn_unknown(unknown, warn)
             labels = self._labels(request)
             guide = self._guide(request)
             reply = 0 if labels else min(sampling.max_tokens, self._model.context // 2)
             prompt, cut = self._encoder.encode(request.messages, self._model.context - reply)
         except ValueError as error:
             raise ProviderError(f"the embedded model can't take this request: {error}", kind="request") from error
-        self._warn_shortened(cut)
+        self._warn_shortened(cut, warn)
         job = Job(prompt, self._fitting(sampling, len(prompt)), _seed(request), guide, labels)
         self._asked[job] = request
         self._engine.add(job)
@@ -107,19 +107,19 @@ class Session:
             return sampling
         return replace(sampling, max_tokens=fits)
 
-    def _warn_unknown(self, names: tuple[str, ...]) -> None:
+    def _warn_unknown(self, names: tuple[str, ...], warn: Warn) -> None:
         for name in names:
             if name not in self._warned:
                 self._warned.add(name)
-                self._warn(f"the embedded model does not know the parameter `{name}`, and ignores it")
+                warn(f"the embedded model does not know the parameter `{name}`, and ignores it")
 
-    def _warn_shortened(self, cut: int) -> None:
+    def _warn_shortened(self, cut: int, warn: Warn) -> None:
         """Say it the first time, and at every power of ten: never in silence, and not for every row."""
         if cut == 0:
             return
         self._shortened += 1
         if str(self._shortened).strip("0") == "1":
-            self._warn(
+            warn(
                 f"{self._shortened} prompt(s) so far were longer than the context of {self._model.context} tokens: "
                 f"the middle of the last user message was left out (now {cut} tokens)"
             )
@@ -127,5 +127,4 @@ class Session:
 
 def _seed(request: ChatRequest) -> int:
     """A number that is the same for the same request on any machine: what its call key covers, but the model."""
-    messages = [[message.role, message.content] for message in request.messages]
-    return int(digest([messages, request.params, request.sample]), 16)
+    return int(call_key({}, request), 16)
