@@ -26,6 +26,7 @@ _TAIL = b"}\n"
 _CALL_AT = len(_HEAD) + 16 + len(_MIDDLE)
 _KEY_AT = _CALL_AT + len(b'{"key":"')
 _CHUNK = 1 << 20
+_ZEROS = bytes(64)
 _GUESS = 1 << 14
 """Bytes read for a line at first; most calls are shorter."""
 
@@ -111,7 +112,7 @@ class JournalReader:
                 if self._lost:
                     self._say_damaged(self._lost)
                 self._index.add(line_key(line), start)
-            elif b"\0" in line:
+            elif _ZEROS in line:
                 # A machine that lost its power leaves zeros at the end; with calls after them they are damage.
                 self._lost = self._lost or self._count
             else:
@@ -121,10 +122,10 @@ class JournalReader:
         """The calls among `keys`, as JSON objects. Raises OSError."""
         for key, start in sorted(self._index.find(keys), key=lambda pair: pair[1]):
             line = self._line_at(start)
-            if is_sound(line) and line_key(line) == key:
-                yield decode_line(line)
-            elif line_key(line) == key:
+            if not is_sound(line):
                 self._say_damaged(None)
+            elif line_key(line) == key:
+                yield decode_line(line)
 
     def sound_lines(self) -> Iterator[bytes]:
         """All sound lines, from the first. Raises OSError."""
@@ -139,23 +140,28 @@ class JournalReader:
 
     def _lines_from(self, start: int) -> Iterator[tuple[int, bytes]]:
         """Positions and whole lines; what follows the last newline is left for later."""
-        rest = b""
-        at = start
-        while chunk := os.pread(self._descriptor, _CHUNK, at + len(rest)):
-            lines = (rest + chunk).split(b"\n")
-            rest = lines.pop()
+        begun: list[bytes] = []
+        at = read_to = start
+        while chunk := os.pread(self._descriptor, _CHUNK, read_to):
+            read_to += len(chunk)
+            lines = chunk.split(b"\n")
+            begun.append(lines[0])
+            if len(lines) == 1:
+                continue
+            lines[0] = b"".join(begun)
+            begun = [lines.pop()]
             for line in lines:
                 yield at, line + b"\n"
                 at += len(line) + 1
 
     def _line_at(self, start: int) -> bytes:
-        data = os.pread(self._descriptor, _GUESS, start)
-        while (end := data.find(b"\n")) < 0:
-            more = os.pread(self._descriptor, _CHUNK, start + len(data))
-            if not more:
-                return data
-            data += more
-        return data[: end + 1]
+        parts = [os.pread(self._descriptor, _GUESS, start)]
+        at = start
+        while (end := parts[-1].find(b"\n")) < 0 and parts[-1]:
+            at += len(parts[-1])
+            parts.append(os.pread(self._descriptor, _CHUNK, at))
+        parts[-1] = parts[-1][: end + 1]
+        return b"".join(parts)
 
 
 def _plain(value: object) -> object:

@@ -43,6 +43,8 @@ _LINE_BITS = np.uint64(16)
 _HEADER = struct.Struct("<IIQQQ")
 _MAGIC = 0x184D2A5B
 _HOLDS = _HEADER.size - 8
+_END = _HEADER.pack(_MAGIC, _HOLDS, 0, 0, 0)
+"""The header of no frame ends the data, so that a file cut between two frames is not taken for a shorter one."""
 
 _INDEX_SCHEMA = pa.schema(
     [
@@ -132,13 +134,13 @@ class Segment:
 
     def is_whole(self) -> bool:
         """Whether every frame is what was written. Raises OSError."""
-        size = end = os.fstat(self._descriptor).st_size
+        end = 0
         for start in _frame_starts(self._descriptor):
             frame = _read_frame(self._descriptor, start)
             if frame is None:
                 return False
             end = start + _HEADER.size + frame[0]
-        return end == size
+        return os.pread(self._descriptor, _HEADER.size + 1, end) == _END
 
     def close(self) -> None:
         """Let go of the file."""
@@ -180,7 +182,9 @@ def _write_data(lines: Iterable[bytes], path: Path) -> bool:
                 waiting, waiting_bytes = [], 0
         if waiting:
             file.write(_packed(b"".join(waiting), codec))
-        return file.tell() > 0
+        has_calls = file.tell() > 0
+        file.write(_END)
+        return has_calls
 
 
 def _packed(data: bytes, codec: pa.Codec) -> bytes:
@@ -204,11 +208,11 @@ def _read_frame(descriptor: int, start: int) -> tuple[int, bytes] | None:
 
 
 def _frame_starts(descriptor: int) -> Iterator[int]:
-    """Where the headers are, up to the first that is not one."""
+    """Where the frames are, up to the end or to the first header that is not one."""
     start = 0
     while len(header := os.pread(descriptor, _HEADER.size, start)) == _HEADER.size:
         magic, holds, size, _, _ = _HEADER.unpack(header)
-        if (magic, holds) != (_MAGIC, _HOLDS):
+        if (magic, holds, size > 0) != (_MAGIC, _HOLDS, True):
             return
         yield start
         start += _HEADER.size + size
