@@ -98,7 +98,7 @@ def _sql(work: _Work) -> None:
     # in the reasons its normal form, so that they are the same however it was written
     shown = parse_predicate(text, work.where).identity
     found = work.ask(
-        f"SELECT {POSITION}, ok IS NULL AS is_null FROM (SELECT {POSITION}, ({text})::BOOLEAN AS ok FROM rows)"
+        f"SELECT {POSITION}, ok IS NULL AS is_null FROM (SELECT {POSITION}, ({text}\n)::BOOLEAN AS ok FROM rows)"
         " WHERE ok IS NOT TRUE",
         {"rows": work.rows.stream(mentioned(text, work.rows.schema.names))},
     )
@@ -146,7 +146,7 @@ def _similar_rows(work: _Work, rule: DedupRule, columns: Sequence[str]) -> dict[
 
 
 def _preference(rule: DedupRule) -> str:
-    return f"{rule.keep}, {ID}" if rule.keep else ID
+    return f"{rule.keep}\n, {ID}" if rule.keep else ID
 
 
 def _decontaminate(work: _Work) -> None:
@@ -247,7 +247,7 @@ def _not_accepted(work: _Work, judge: JudgeRule, verdicts: pa.Table) -> pa.Table
     seen = ", ".join([columns, *(f"r.{quoted(name)}" for name in own)])
     return work.ask(
         f"SELECT {POSITION}, _bq_row, _bq_unjudged, {', '.join(quoted(name) for name in made)} FROM ("
-        f"SELECT *, CASE WHEN _bq_unjudged THEN NULL ELSE ({judge.accept})::BOOLEAN END AS _bq_accepted FROM ("
+        f"SELECT *, CASE WHEN _bq_unjudged THEN NULL ELSE ({judge.accept}\n)::BOOLEAN END AS _bq_accepted FROM ("
         f"SELECT r.{POSITION}, r.{ID} AS _bq_row, v.{ID} IS NULL AS _bq_unjudged, {seen}"
         f" FROM rows r LEFT JOIN verdicts v ON r.{ID} = v.{ID})) WHERE _bq_accepted IS NOT TRUE",
         {

@@ -32,8 +32,8 @@ _COMMON_KEYS = ("name", "severity", "where", "config", "arguments", "description
 
 @dataclass(frozen=True, slots=True)
 class DataTest:
-    """One test. `node` is the model that declares it, None for one in project/tests; `reads` are the nodes it reads;
-    `severity` is `error` or `warn`."""
+    """One test. `node` is the model that declares it, None for one in project/tests; `reads` are the nodes
+    and side tables it reads; `severity` is `error` or `warn`."""
 
     name: str
     node: NodeName | None
@@ -127,8 +127,8 @@ def _singular(path: Path, project: Project, names: dict[str, int]) -> DataTest:
     except (OSError, UnicodeDecodeError) as error:
         raise ProjectError(f"cannot be read: {error}", where=where) from error
     rendered = project.render_sql(text, where)
-    reads = tuple(str(ref.node) for ref in rendered.refs)
-    return DataTest(_numbered(path.stem, names), None, rendered.body, "error", where, tuple(dict.fromkeys(reads)))
+    reads = tuple(str(ref) for ref in rendered.refs)
+    return DataTest(_numbered(path.stem, names), None, rendered.body, "error", where, reads)
 
 
 def _entries(node: Node) -> list[tuple[str | None, int, Any]]:
@@ -187,9 +187,9 @@ def _compile(declared: _Declared, project: Project, names: dict[str, int]) -> Da
     rows = _quoted(declared.node.name)
     if condition := declared.common.get("where"):
         parse_predicate(str(condition), declared.where)
-        rows = f"(SELECT * FROM {rows} WHERE {condition})"
+        rows = f"(SELECT * FROM {rows} WHERE {condition}\n)"
     sql, other = compiler(declared, rows)
-    if other is not None and other not in project.nodes:
+    if other is not None and not {other, other.rpartition("__")[0]} & set(project.nodes):
         raise ProjectError(
             f"the test relates to '{other}', which does not exist",
             where=declared.where,
@@ -263,7 +263,7 @@ def _expression(declared: _Declared, rows: str) -> Compiled:
     if not isinstance(text, str):
         raise ProjectError("`expression` needs a SQL predicate", where=declared.where)
     parse_predicate(text, declared.where)
-    return f"SELECT * FROM {rows} AS tested WHERE NOT ({text})", None
+    return f"SELECT * FROM {rows} AS tested WHERE NOT ({text}\n)", None
 
 
 def _columns_of(declared: _Declared) -> list[str]:

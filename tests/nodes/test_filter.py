@@ -13,7 +13,7 @@ from bqbuild.core.records import CALLS, ID, ROOTS, ChatRequest
 from bqbuild.nodes.filter import REASON, RULE, FilterKind
 from tests.nodes.workbench import Workbench
 
-JUDGE = {
+JUDGE: dict[str, Any] = {
     "name": "judge",
     "judge": {
         "prompt": "judge",
@@ -59,6 +59,16 @@ def test_a_row_leaves_at_the_first_rule_it_does_not_pass(bench: Workbench) -> No
         "q2": ("long", "`length(question) > 3` is NULL"),
         "q3": ("asks", "`question LIKE '%?'` is false"),
     }
+
+
+def test_what_users_write_may_end_in_a_comment(bench: Workbench) -> None:
+    rules = [
+        {"name": "long", "sql": "length(question) > 1 -- really"},
+        {"name": "once", "dedup": {"columns": ["question"], "keep": "question -- any"}},
+        {**JUDGE, "judge": {**JUDGE["judge"], "accept": "verdict = 'good' -- only"}},
+    ]
+    built = bench.build(FilterKind(), declared(*rules), {"rows": bench.table(questions("a", "bb"))}, lambda _: "good")
+    assert [row[ID] for row in bench.rows(built.table)] == ["q1"]
 
 
 def test_kept_and_rejected_rows_carry_all_columns_and_their_lineage(bench: Workbench) -> None:
@@ -236,7 +246,7 @@ def test_accept_sees_the_row_and_the_verdict(bench: Workbench) -> None:
     rule = {
         "name": "score",
         "judge": {
-            **JUDGE["judge"],  # type: ignore[dict-item]  # a literal of mixed values
+            **JUDGE["judge"],
             "output": {"format": "json", "columns": {"score": {"scale": [1, 5]}}},
             "accept": "score >= minimum",
         },
