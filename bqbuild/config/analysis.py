@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import StringIO
 from typing import Any
 
-from jinja2 import Template, TemplateSyntaxError, nodes
-from jinja2.compiler import CodeGenerator, Frame
+from jinja2 import TemplateSyntaxError, nodes
 
 from bqbuild.config.sandbox import TemplateEnvironment
+from bqbuild.config.scope import names_from_outside
 from bqbuild.config.templatetext import ROLE_FUNCTION
 from bqbuild.core.errors import did_you_mean
 
@@ -34,7 +33,6 @@ class Analysis:
     whether they see its row.
     """
 
-    code: str
     columns: dict[str, int] = field(default_factory=dict)
     variables: dict[str, int | None] = field(default_factory=dict)
     macros: set[str] = field(default_factory=set)
@@ -43,34 +41,18 @@ class Analysis:
     mistakes: list[Mistake] = field(default_factory=list)
 
 
-class _Generator(CodeGenerator):
-    """Generates the code of a template and notes the names that it takes from outside."""
-
-    def __init__(self, environment: TemplateEnvironment, name: str) -> None:
-        super().__init__(environment, name, name, StringIO(), False, True)
-        self.outside: set[str] = set()
-
-    def enter_frame(self, frame: Frame) -> None:
-        super().enter_frame(frame)
-        for action, name in frame.symbols.loads.values():
-            if action == "resolve" and isinstance(name, str):
-                self.outside.add(name)
-
-
 def analyse(tree: nodes.Template, environment: TemplateEnvironment, name: str, macros: Mapping[str, Any]) -> Analysis:
     """Analyse one template. `macros` are the project's; `name` is what its code calls itself in tracebacks."""
     every = list(tree.find_all(nodes.Node))
     mistakes = list(_unknown_filters(every, environment))
-    generator = _Generator(environment, name)
-    code = ""
+    outside: set[str] = set()
     if not mistakes:
         try:
-            generator.visit(tree)
-            code = generator.stream.getvalue()  # type: ignore[attr-defined]  # the StringIO that it was given
+            outside = names_from_outside(tree, environment, name)
         except TemplateSyntaxError as error:
             mistakes.append(Mistake(error.message or "broken Jinja", error.lineno))
-    found = Analysis(code, mistakes=mistakes)
-    _names(every, generator.outside, environment, macros, found)
+    found = Analysis(mistakes=mistakes)
+    _names(every, outside, environment, macros, found)
     _uses(every, found)
     return found
 
@@ -186,9 +168,3 @@ def _identities(items: Sequence[object], named: Callable[[str], object]) -> list
     if statements and len(statements) == len(items):
         return tree_identity(list(statements), named)
     return [_identity(each, named) for each in items]
-
-
-def load_code(environment: TemplateEnvironment, code: str, name: str) -> Template:
-    """The template that generated code makes."""
-    compiled = environment._compile(code, name)  # the only step of Jinja's compile() that is left to do
-    return environment.template_class.from_code(environment, compiled, environment.make_globals(None))

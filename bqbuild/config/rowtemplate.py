@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import BaseLoader, Environment, Template, TemplateNotFound, TemplateSyntaxError, UndefinedError, nodes
 
 from bqbuild.config import templatetext
-from bqbuild.config.analysis import Analysis, analyse, load_code, tree_identity
+from bqbuild.config.analysis import Analysis, analyse, tree_identity
 from bqbuild.config.jinja import template_line
 from bqbuild.config.macros import MacroFile, add_macros
 from bqbuild.config.mistakes import Mistakes
@@ -120,7 +120,8 @@ class RowTemplates:
         """The compiled template."""
         unit = self._units[name]
         if unit.template is None:
-            unit.template = load_code(self.environment, unit.analysis.code, unit.name)
+            code = self.environment.compile(unit.tree, unit.name, unit.name)
+            unit.template = Template.from_code(self.environment, code, self.environment.make_globals(None))
         return unit.template
 
     def find(self, name: str) -> str | None:

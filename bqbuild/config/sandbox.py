@@ -66,10 +66,11 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
-        self.prepare(tree)
+        if "if" in source or "~" in source:  # looking is slow beside parsing
+            self._prepare(tree)
         return tree
 
-    def prepare(self, tree: nodes.Template) -> None:
+    def _prepare(self, tree: nodes.Template) -> None:
         """Give `a if b` the empty text as its other half, and look at what `~` puts together."""
         for choice in tree.find_all(nodes.CondExpr):
             if choice.expr2 is None:

@@ -67,6 +67,12 @@ class _Loader(yaml.CSafeLoader):
 
     depth = 0
 
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        """The tag of a node that has none; `implicit[0]` is true for scalars without quotes."""
+        if kind is yaml.ScalarNode:
+            return _PLAIN if implicit[0] else _CORE + "str"
+        return _CORE + ("map" if kind is yaml.MappingNode else "seq")
+
     def descend_resolver(self, current_node: yaml.Node | None, current_index: object) -> None:
         """One level down."""
         self.depth += 1
@@ -77,9 +83,6 @@ class _Loader(yaml.CSafeLoader):
     def ascend_resolver(self) -> None:
         """One level up."""
         self.depth -= 1
-
-
-_Loader.yaml_implicit_resolvers = {None: [(_PLAIN, re.compile(""))]}
 
 
 @dataclass(frozen=True, slots=True)
