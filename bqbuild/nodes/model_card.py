@@ -5,10 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from bqbuild.config.project import Project
 from bqbuild.core.records import Node, NodeName, Table
+from bqbuild.llm.weights import EMBEDDED_NAMES
 from bqbuild.train.loop import Point, TrainConfig
+
+
+EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+NOT_SHOWN = ("threads", "checkpoint_every")
+"""Settings that change no weight beyond the last digits; a card that showed them would change with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +38,22 @@ def model_card(
     curve: Sequence[Point],
 ) -> str:
     """The card as Markdown with Hugging Face's front matter. The same training gives the same card."""
-    base = node.spec.base if isinstance(node.spec.base, str) else "a config, from random weights"
+    base = _base_name(node.spec.base)
+    settings = {name: value for name, value in asdict(config).items() if name not in NOT_SHOWN}
     last = curve[-1]
     epochs = last.tokens / data.training_tokens
     lines = [
         "---",
         "library_name: transformers",
         "pipeline_tag: text-generation",
+        *([f"base_model: {json.dumps(base)}"] if base and "/" in base else []),
         f"tags: {json.dumps(['bqbuild', project.spec.name])}",
         "---",
         "",
         f"# {node.name}",
         "",
         *([node.spec.description.strip(), ""] if node.spec.description.strip() else []),
-        f"Trained by bqbuild from {base}: {config.steps} steps, {last.tokens:,} tokens ({epochs:.2f} epochs).",
+        f"Trained by bqbuild from {base or 'a config, with random weights'}: {config.steps} steps, {last.tokens:,} tokens ({epochs:.2f} epochs).",
         "",
         "| | documents | tokens |",
         "|---|---:|---:|",
@@ -64,11 +74,20 @@ def model_card(
         "## Training",
         "",
         "```json",
-        json.dumps({**asdict(config), "steps": config.steps}, indent=2, sort_keys=True),
+        json.dumps({**settings, "steps": config.steps}, indent=2, sort_keys=True),
         "```",
         "",
     ]
     return "\n".join(lines)
+
+
+def _base_name(base: str | dict[str, Any]) -> str:
+    """The base as others can find it: a hub id, the name of a train node, or a folder's name without its path."""
+    if isinstance(base, dict):
+        return ""
+    if base in EMBEDDED_NAMES:
+        return EMBEDDED_HUB_ID
+    return base if not base.startswith(("/", ".", "~")) else Path(base).name
 
 
 def _figure(value: float | None) -> str:

@@ -89,6 +89,7 @@ def test_the_model_card_tells_data_lineage_settings_and_losses(tmp_path: Path) -
     assert "| held out | 2 |" in card
     assert f"{curve[20]['heldout_loss']:.4f}" in card
     assert '"seq_len": 32' in card
+    assert str(tmp_path) not in card
 
 
 def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
