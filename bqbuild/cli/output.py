@@ -77,17 +77,20 @@ def _cell(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     """`value` in JSON's types."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, str):
-        # a lone surrogate cannot be written as UTF-8
-        return str(value).encode("utf-8", "replace").decode("utf-8")
-    return value if value is None or isinstance(value, bool | int) else str(value)
+    match value:
+        case None | bool() | int():
+            found: Any = value
+        case Mapping():
+            found = {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            found = [_plain(item) for item in value]
+        case float():
+            found = value if math.isfinite(value) else None
+        case datetime() | date() | time():
+            found = value.isoformat()
+        case bytes():
+            found = value.hex()
+        case _:
+            # a lone surrogate cannot be written as UTF-8
+            found = str(value).encode("utf-8", "replace").decode("utf-8")
+    return found

@@ -78,6 +78,11 @@ class Display:
                 self._stop()
                 self._summary(event)
 
+    def fail(self, message: str) -> None:
+        """Show an error that ends nothing."""
+        for line in safe_lines(message):
+            self._print(Text(f"  {line}", style="red"), always=True)
+
     def _begin(self) -> None:
         if self._console.is_terminal and not self._is_quiet:
             self._live = Live(console=self._console, get_renderable=self._running, refresh_per_second=8, transient=True)
@@ -183,7 +188,7 @@ class Display:
 
 def tests_summary(statuses: list[str]) -> str:
     """`12 tests: 10 pass, 1 warn, 1 fail`."""
-    parts = [f"{number} {status}" for status in TEST_STYLES if (number := statuses.count(status))]
+    parts = [f"{number} {status}" for status in (*TEST_STYLES, "error") if (number := statuses.count(status))]
     return f"{_count(len(statuses), 'test')}: {', '.join(parts)}"
 
 

@@ -93,18 +93,22 @@ class Plan:
         """Whether there is nothing to do."""
         return all(step.action == CACHED for step in self.steps)
 
+    def sums(self) -> tuple[Amount, Amount, Amount, Amount, Amount]:
+        """New calls, cached calls, input tokens, output tokens and cost of all steps together."""
+        return (
+            total(step.new_calls for step in self.steps),
+            total(step.cached_calls for step in self.steps),
+            total(step.input_tokens for step in self.steps),
+            total(step.output_tokens for step in self.steps),
+            total(step.cost for step in self.steps),
+        )
+
     def totals(self) -> dict[str, Any]:
         """Sums over all steps, and how many steps have which action."""
         actions = [step.action for step in self.steps]
         return {
             "nodes": {action: actions.count(action) for action in ("build", "maybe", "cached")},
-            **_money(
-                total(step.new_calls for step in self.steps),
-                total(step.cached_calls for step in self.steps),
-                total(step.input_tokens for step in self.steps),
-                total(step.output_tokens for step in self.steps),
-                total(step.cost for step in self.steps),
-            ),
+            **_money(*self.sums()),
         }
 
     def json(self) -> dict[str, Any]:

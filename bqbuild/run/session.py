@@ -88,13 +88,23 @@ def open_session(
     variables: Mapping[str, Any] | None = None,
 ) -> Session:
     """Read and check a project. Raises ProjectErrors with every mistake that can be found without running it."""
-    root = project_dir if project_dir is not None else find_project(Path.cwd())
-    project = load_project(root, target=target, variables=variables)
+    project = read_project(project_dir, target=target, variables=variables)
     dag = build_dag(project.nodes)
     columns = check_columns(project, dag)
     if columns.errors:
         raise ProjectErrors(columns.errors)
     return Session(project, dag, columns.known)
+
+
+def read_project(
+    project_dir: Path | None = None,
+    *,
+    target: str | None = None,
+    variables: Mapping[str, Any] | None = None,
+) -> Project:
+    """The project in `project_dir`, or the one that the working directory is in. Raises ProjectErrors, UsageError."""
+    root = project_dir if project_dir is not None else find_project(Path.cwd())
+    return load_project(root, target=target, variables=variables)
 
 
 def with_sources(session: Session, names: Iterable[NodeName]) -> set[NodeName]:
