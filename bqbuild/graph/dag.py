@@ -1,13 +1,11 @@
-"""The graph of nodes: parents, children, a stable order, and cycles shown as a path.
-
-Plain dictionaries: a graph library would cost every command more start-up time than all of this file's work.
-"""
+"""The graph of nodes: parents, children, a stable order, and cycles shown as a path."""
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import networkx as nx
 
 from bqbuild.core.errors import ProjectError
 from bqbuild.core.records import Node, NodeName
@@ -20,14 +18,15 @@ class Dag:
     order: tuple[NodeName, ...]
     parents: Mapping[NodeName, tuple[NodeName, ...]]
     children: Mapping[NodeName, tuple[NodeName, ...]]
+    _graph: nx.DiGraph[NodeName] = field(repr=False, compare=False)
 
     def ancestors(self, name: NodeName, depth: int | None = None) -> frozenset[NodeName]:
         """All nodes above `name`, or those at most `depth` edges away; never `name` itself."""
-        return _reach(self.parents, name, depth)
+        return _reach(self._graph.reverse(copy=False), name, depth)
 
     def descendants(self, name: NodeName, depth: int | None = None) -> frozenset[NodeName]:
         """All nodes below `name`, or those at most `depth` edges away; never `name` itself."""
-        return _reach(self.children, name, depth)
+        return _reach(self._graph, name, depth)
 
     def sort(self, names: Iterable[NodeName]) -> tuple[NodeName, ...]:
         """The given names in the order of the graph."""
@@ -37,50 +36,25 @@ class Dag:
 
 def build_dag(nodes: Mapping[NodeName, Node]) -> Dag:
     """The graph of `nodes`. Raises ProjectError for a cycle; refs to nodes that are not there are left out."""
-    parents = {
-        name: tuple(sorted({ref.node for ref in node.refs if ref.node in nodes})) for name, node in nodes.items()
-    }
-    below: dict[NodeName, list[NodeName]] = {name: [] for name in nodes}
-    for name in sorted(parents):
-        for parent in parents[name]:
-            below[parent].append(name)
-    children = {name: tuple(names) for name, names in below.items()}
-    order = _topological(parents, children)
-    if len(order) < len(nodes):
-        raise _cycle_error(nodes, parents, set(nodes) - set(order))
-    return Dag(order=order, parents=parents, children=children)
+    graph: nx.DiGraph[NodeName] = nx.DiGraph()
+    graph.add_nodes_from(sorted(nodes))
+    graph.add_edges_from((ref.node, name) for name in sorted(nodes) for ref in nodes[name].refs if ref.node in nodes)
+    try:
+        order = tuple(nx.lexicographical_topological_sort(graph))
+    except nx.NetworkXUnfeasible:
+        raise _cycle_error(nodes, [edge[0] for edge in nx.find_cycle(graph)]) from None
+    return Dag(
+        order=order,
+        parents={name: tuple(sorted(graph.predecessors(name))) for name in nodes},
+        children={name: tuple(sorted(graph.successors(name))) for name in nodes},
+        _graph=graph,
+    )
 
 
-def _topological(
-    parents: Mapping[NodeName, tuple[NodeName, ...]], children: Mapping[NodeName, tuple[NodeName, ...]]
-) -> tuple[NodeName, ...]:
-    """Kahn's algorithm with a heap of names; nodes on a cycle, and those below one, are missing from the result."""
-    waiting = {name: len(above) for name, above in parents.items()}
-    ready = [name for name, count in waiting.items() if count == 0]
-    heapq.heapify(ready)
-    order: list[NodeName] = []
-    while ready:
-        name = heapq.heappop(ready)
-        order.append(name)
-        for child in children[name]:
-            waiting[child] -= 1
-            if waiting[child] == 0:
-                heapq.heappush(ready, child)
-    return tuple(order)
-
-
-def _cycle_error(
-    nodes: Mapping[NodeName, Node], parents: Mapping[NodeName, tuple[NodeName, ...]], stuck: set[NodeName]
-) -> ProjectError:
-    """The first cycle by name, as a path in the direction of the data."""
-    name = min(stuck)
-    walk: list[NodeName] = []
-    while name not in walk:  # every stuck node has a stuck parent, so that going up must come round
-        walk.append(name)
-        name = min(parent for parent in parents[name] if parent in stuck)
-    cycle = walk[walk.index(name) :][::-1]
+def _cycle_error(nodes: Mapping[NodeName, Node], cycle: list[NodeName]) -> ProjectError:
+    """The cycle as a path in the direction of the data, from its first node by name."""
     first = cycle.index(min(cycle))
-    path = cycle[first:] + cycle[:first] + [cycle[first]]
+    path = [*cycle[first:], *cycle[:first], cycle[first]]
     files = ", ".join(f"{name} in {nodes[name].path}" for name in dict.fromkeys(path))
     return ProjectError(
         f"models depend on each other in a circle: {' → '.join(path)}",
@@ -89,13 +63,7 @@ def _cycle_error(
     )
 
 
-def _reach(edges: Mapping[NodeName, tuple[NodeName, ...]], start: NodeName, depth: int | None) -> frozenset[NodeName]:
-    """Breadth first along `edges`, level by level."""
-    seen: set[NodeName] = set()
-    level: Iterable[NodeName] = (start,)
-    steps = 0
-    while level and (depth is None or steps < depth):
-        level = [far for near in level for far in edges[near] if far not in seen and far != start]
-        seen.update(level)
-        steps += 1
-    return frozenset(seen)
+def _reach(graph: nx.DiGraph[NodeName], start: NodeName, depth: int | None) -> frozenset[NodeName]:
+    if depth is None:
+        return frozenset(nx.descendants(graph, start))
+    return frozenset(nx.single_source_shortest_path_length(graph, start, cutoff=depth)) - {start}
