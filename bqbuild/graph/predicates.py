@@ -12,6 +12,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from bqbuild.core.errors import ProjectError, Where
+from bqbuild.graph.sql.safety import check_expression
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,11 @@ class Predicate:
     identity: str
 
 
-def parse_predicate(text: str, where: Where | None = None) -> Predicate:
-    """Parse a DuckDB predicate over the columns of one row. Raises ProjectError for what is not one."""
+def parse_predicate(text: str, where: Where | None = None, *, volatile: bool = False) -> Predicate:
+    """Parse a DuckDB predicate over the columns of one row; with `volatile` it may look at the clock.
+
+    Raises ProjectError for what is not one.
+    """
     try:
         tree = sqlglot.parse_one(f"SELECT 1 WHERE {text}", read="duckdb")
     except SqlglotError as error:
@@ -36,6 +40,7 @@ def parse_predicate(text: str, where: Where | None = None) -> Predicate:
         raise ProjectError(
             f"`{text}` has a subquery", where=where, hint="a predicate sees one row: join in a SQL model instead"
         )
+    check_expression(condition, where, volatile=volatile)
     columns = frozenset(column.name for column in condition.find_all(exp.Column))
     return Predicate(columns, condition.this.sql(dialect="duckdb", comments=False, normalize_functions="lower"))
 

@@ -21,6 +21,7 @@ from bqbuild.config.specs import DedupRule, FilterRule, FilterSpec, JudgeRule
 from bqbuild.core.errors import BuildError, Where, did_you_mean
 from bqbuild.core.events import Counts, NodeProgress
 from bqbuild.core.records import ID, LINEAGE_COLUMNS, Node, RowError, Table
+from bqbuild.graph.ordering import check_order
 from bqbuild.graph.predicates import parse_predicate
 from bqbuild.nodes.base import BuildContext, Built
 from bqbuild.nodes.errors import write_errors
@@ -110,6 +111,8 @@ def _dedup(work: _Work) -> None:
     rule = work.rule.dedup
     assert rule is not None
     columns = [work.column(name) for name in rule.columns]
+    if rule.keep:
+        check_order(rule.keep, work.where)
     repeats = _equal_rows(work, rule, columns) if rule.method == "exact" else _similar_rows(work, rule, columns)
     ids = ids_at(work.rows, np.array(list(repeats.values()), np.int64))
     positions = np.array(list(repeats), np.int64)

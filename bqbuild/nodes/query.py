@@ -59,7 +59,7 @@ def query(sql: str, streams: Mapping[str, Stream], scratch: Path, *, what: str, 
 
 def mentioned(text: str, names: Iterable[str]) -> list[str]:
     """The columns that a SQL expression may read: those whose name occurs in it. One too many does no harm."""
-    lowered = text.lower()
+    lowered = text.lower().replace('""', '"')
     return [name for name in names if "columns" in lowered or name.lower() in lowered]
 
 

@@ -186,7 +186,7 @@ def _compile(declared: _Declared, project: Project, names: dict[str, int]) -> Da
         raise ProjectError(f"severity is error or warn, not '{severity}'", where=declared.where)
     rows = _quoted(declared.node.name)
     if condition := declared.common.get("where"):
-        parse_predicate(str(condition), declared.where)
+        parse_predicate(str(condition), declared.where, volatile=True)
         rows = f"(SELECT * FROM {rows} WHERE {condition}\n)"
     sql, other = compiler(declared, rows)
     if other is not None and not {other, other.rpartition("__")[0]} & set(project.nodes):
@@ -262,7 +262,7 @@ def _expression(declared: _Declared, rows: str) -> Compiled:
     text = declared.arguments.get("expression")
     if not isinstance(text, str):
         raise ProjectError("`expression` needs a SQL predicate", where=declared.where)
-    parse_predicate(text, declared.where)
+    parse_predicate(text, declared.where, volatile=True)
     return f"SELECT * FROM {rows} AS tested WHERE NOT ({text}\n)", None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from bqbuild.core.errors import BuildError, ProviderError
+from bqbuild.core.errors import BuildError, ProjectError, ProviderError
 from bqbuild.core.records import CALLS, ID, ROOTS, ChatRequest
 from bqbuild.nodes.filter import REASON, RULE, FilterKind
 from tests.nodes.workbench import Workbench
@@ -62,7 +62,7 @@ def test_a_row_leaves_at_the_first_rule_it_does_not_pass(bench: Workbench) -> No
 
 
 def test_what_users_write_may_end_in_a_comment(bench: Workbench) -> None:
-    rules = [
+    rules: list[dict[str, Any]] = [
         {"name": "long", "sql": "length(question) > 1 -- really"},
         {"name": "once", "dedup": {"columns": ["question"], "keep": "question -- any"}},
         {**JUDGE, "judge": {**JUDGE["judge"], "accept": "verdict = 'good' -- only"}},
@@ -276,11 +276,20 @@ def test_a_rule_that_does_not_fit_the_data_says_where_it_is_written(
     assert str(raised.value.where) == "models/m.yml:3"
 
 
-def test_a_rule_cannot_read_files(bench: Workbench, tmp_path: Path) -> None:
-    secret = tmp_path / "secret.csv"
-    secret.write_text("a\n1\n")
-    with pytest.raises(BuildError):
-        funnel(bench, questions("a"), {"name": "r", "dedup": {"columns": ["question"], "keep": f"(FROM '{secret}')"}})
+@pytest.mark.parametrize("predicate", ["random() < 0.5", "made < now()", "read_text('x') = ''"])
+def test_a_rule_is_a_function_of_the_row(bench: Workbench, predicate: str) -> None:
+    with pytest.raises(ProjectError):
+        funnel(bench, questions("a"), {"name": "r", "sql": predicate})
+
+
+@pytest.mark.parametrize(
+    "keep",
+    ["(FROM 'secret.csv')", "question LIMIT 1", "random()", "question) OR (1"],
+    ids=["file", "limit", "chance", "open"],
+)
+def test_the_preferred_row_is_named_by_its_columns_and_nothing_else(bench: Workbench, keep: str) -> None:
+    with pytest.raises(ProjectError):
+        funnel(bench, questions("a"), {"name": "r", "dedup": {"columns": ["question"], "keep": keep}})
 
 
 def test_a_filter_of_no_rows_makes_no_rows(bench: Workbench) -> None:

@@ -32,7 +32,7 @@ FILES = {
                   - relationships: {to: "source('raw', 'notes')", field: id}
             tests:
               - unique: {columns: [id, topic]}
-              - expression: "id < 100 -- or so"
+              - expression: "id < 100 and now() > '2020-01-01' -- or so"
         """,
     "models/notes.sql": "select * from {{ source('raw', 'notes') }}\n",
     "project/tests/few_notes.sql": """
