@@ -15,6 +15,7 @@ import os
 import struct
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -48,9 +49,9 @@ _END = _HEADER.pack(_MAGIC, _HOLDS, 0, 0, 0)
 
 _INDEX_SCHEMA = pa.schema(
     [
-        ("key", pa.string()),
         ("frame", pa.uint64()),
         ("line", pa.uint32()),
+        ("key", pa.string()),
         ("llm", pa.string()),
         ("input_tokens", pa.int64()),
         ("output_tokens", pa.int64()),
@@ -58,6 +59,7 @@ _INDEX_SCHEMA = pa.schema(
         ("created", pa.float64()),
     ]
 )
+_indexed = itemgetter(*_INDEX_SCHEMA.names[2:])
 
 
 def write_segment(lines: Iterable[bytes], folder: Path, scratch: Path) -> Path | None:
@@ -238,18 +240,22 @@ def _write_index(data: Path, path: Path) -> None:
 
 def _index_batches(descriptor: int) -> Iterator[pa.RecordBatch]:
     """The index of the data, read back from it: what is indexed is what is really there."""
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     for start in _frame_starts(descriptor):
         frame = _read_frame(descriptor, start)
-        for number, line in enumerate(_lines_of(frame[1]) if frame else []):
-            body = decode_line(line)
-            place = {"frame": start, "line": number}
-            rows.append({name: place[name] if name in place else body[name] for name in _INDEX_SCHEMA.names})
+        for number, line in enumerate(_lines_of(frame[1]) if frame else ()):
+            rows.append((start, number, *_indexed(decode_line(line))))
         if len(rows) >= FRAME_LINES:
-            yield pa.RecordBatch.from_pylist(rows, schema=_INDEX_SCHEMA)
+            yield _index_batch(rows)
             rows = []
     if rows:
-        yield pa.RecordBatch.from_pylist(rows, schema=_INDEX_SCHEMA)
+        yield _index_batch(rows)
+
+
+def _index_batch(rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
+    columns = zip(*rows, strict=True)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, _INDEX_SCHEMA, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=_INDEX_SCHEMA)
 
 
 def _read_index(data: Path, columns: Sequence[str]) -> pa.Table | None:
