@@ -13,7 +13,7 @@ from bqbuild.core.records import Node, NodeName, Table
 from bqbuild.llm.weights import EMBEDDED_NAMES
 from bqbuild.train.loop import Point, TrainConfig
 
-
+RANDOM_WEIGHTS = "a config, with random weights"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 NOT_SHOWN = ("threads", "checkpoint_every")
 """Settings that change no weight beyond the last digits; a card that showed them would change with them."""
@@ -53,7 +53,8 @@ def model_card(
         f"# {node.name}",
         "",
         *([node.spec.description.strip(), ""] if node.spec.description.strip() else []),
-        f"Trained by bqbuild from {base or 'a config, with random weights'}: {config.steps} steps, {last.tokens:,} tokens ({epochs:.2f} epochs).",
+        f"Trained by bqbuild from {base or RANDOM_WEIGHTS}: "
+        f"{config.steps} steps, {last.tokens:,} tokens ({epochs:.2f} epochs).",
         "",
         "| | documents | tokens |",
         "|---|---:|---:|",
