@@ -132,7 +132,7 @@ def parse_criterion(text: str) -> _Criterion:
     if method is None:
         method = _default_method(value)
     base = method.partition(".")[0]
-    if (base not in _METHODS and base != "selector") or (base != "config" and base != method):
+    if base not in (*_METHODS, "selector") or base not in ("config", method):
         raise UsageError(
             f"'{text}': there is no selection method '{method}'",
             hint=did_you_mean(base, [*_METHODS, "selector"]) or f"methods are {', '.join([*_METHODS, 'selector'])}",

@@ -54,7 +54,7 @@ class SourceKind:
             columns = infer_columns(spec, files, node.where)
         try:
             table = _write(node, files, columns, ctx)
-        except _NewColumns:
+        except _NewColumnsError:
             columns = _merge(columns, infer_columns(spec, files, node.where))
             table = _write(node, files, columns, ctx)
         if list(locked) != columns:
@@ -115,7 +115,7 @@ def remember_columns(project: Project, node: Node, columns: Sequence[Column]) ->
     read_lock(path).with_source(node.name, columns).write(path)
 
 
-class _NewColumns(Exception):
+class _NewColumnsError(Exception):
     """The data has columns that the types don't know; caught in `build`."""
 
 
@@ -158,7 +158,7 @@ def _arrow(batch: _TypedBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _typed_batches(node: Node, files: Sequence[SourceFile], columns: Sequence[Column]) -> Iterator[_TypedBatch]:
-    """Every row of every file, typed and named. Raises _NewColumns for columns that are not among `columns`."""
+    """Every row of every file, typed and named. Raises _NewColumnsError for columns that are not among `columns`."""
     spec: SourceSpec = node.spec
     kind = source_format(spec, node.where)
     typed = Typed(columns, textual=kind in TEXTUAL)
@@ -167,7 +167,7 @@ def _typed_batches(node: Node, files: Sequence[SourceFile], columns: Sequence[Co
     for file in files:
         for batch in READERS[kind](file, spec):
             if typed.unknown(batch):
-                raise _NewColumns
+                raise _NewColumnsError
             values = typed.values(file, batch)
             lines = [line for line, _ in batch]
             yield _TypedBatch(file, lines, name_rows(file, batch, values), values)

@@ -85,7 +85,7 @@ def _type_of(kinds: int) -> str:
     return "bigint" if kinds == _INT else "double"
 
 
-class DoesNotFit(ValueError):
+class DoesNotFitError(ValueError):
     """A value is not of its column's type."""
 
 
@@ -111,11 +111,11 @@ class Typed:
         values = [row.get(name) for _, row in batch]
         try:
             return [None if value is None else cast(value) for value in values]
-        except (DoesNotFit, pa.ArrowException):
+        except (DoesNotFitError, pa.ArrowException):
             for (line, _), value in zip(batch, values, strict=True):
                 try:
                     None if value is None else cast(value)
-                except (DoesNotFit, pa.ArrowException):
+                except (DoesNotFitError, pa.ArrowException):
                     raise _misfit(file, line, column, value) from None
             raise
 
@@ -139,34 +139,34 @@ def _cast_for(type_name: str, textual: bool) -> Callable[[Any], Any]:
 
 def _to_bigint(value: object) -> int:
     if isinstance(value, bool):
-        raise DoesNotFit
+        raise DoesNotFitError
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int) and BIGINT_MIN <= value <= BIGINT_MAX:
         return value
-    raise DoesNotFit
+    raise DoesNotFitError
 
 
 def _to_double(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise DoesNotFit
+        raise DoesNotFitError
     try:
         return float(value)
     except OverflowError as error:
-        raise DoesNotFit from error
+        raise DoesNotFitError from error
 
 
 def _to_boolean(value: object) -> bool:
     if isinstance(value, bool):
         return value
-    raise DoesNotFit
+    raise DoesNotFitError
 
 
 def _to_varchar(value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, dict | list):
-        raise DoesNotFit
+        raise DoesNotFitError
     return _scalar_text(value)
 
 
@@ -177,7 +177,7 @@ def _json(value: object) -> str:
         try:
             return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         except (TypeError, ValueError, RecursionError) as error:
-            raise DoesNotFit from error
+            raise DoesNotFitError from error
 
 
 def _scalar_text(value: object) -> str:
@@ -198,28 +198,28 @@ def _text_to_bigint(value: object) -> int:
     text = str(value).strip()
     if re.fullmatch(r"[+-]?[0-9]+", text):
         return _to_bigint(int(text))
-    raise DoesNotFit
+    raise DoesNotFitError
 
 
 def _text_to_double(value: object) -> float:
     try:
         return float(str(value))
     except ValueError as error:
-        raise DoesNotFit from error
+        raise DoesNotFitError from error
 
 
 def _text_to_boolean(value: object) -> bool:
     text = str(value).strip().lower()
     if text in ("true", "false"):
         return text == "true"
-    raise DoesNotFit
+    raise DoesNotFitError
 
 
 def _text_to_json(value: object) -> str:
     try:
         return orjson.dumps(orjson.loads(str(value))).decode()
     except orjson.JSONDecodeError as error:
-        raise DoesNotFit from error
+        raise DoesNotFitError from error
 
 
 _CASTS: Mapping[str, Callable[[Any], Any]] = {
@@ -251,7 +251,7 @@ def _arrow_cast(type_name: str) -> Callable[[Any], Any]:
             ValueError,
             OverflowError,
         ) as error:  # ArrowInvalid is a ValueError
-            raise DoesNotFit from error
+            raise DoesNotFitError from error
 
     return cast
 

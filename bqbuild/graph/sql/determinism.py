@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import sqlglot
 from sqlglot import exp
 
 from bqbuild.graph.sql.functions import (
     EXACT_ON_INTEGERS,
+    MACROS,
     ORDER_FREE,
     PICKS_BY_FRAME,
     RANKS_BY_ROW,
@@ -28,6 +30,7 @@ _EXACT_TYPES = ("TINYINT", "SMALLINT", "INT", "BIGINT", "INT128", "DECIMAL", "BO
 
 def order_aggregates(select: exp.Select, keys: Sequence[exp.Expr], is_exact: IsExact) -> None:
     """Give every order-dependent aggregate of the scope a total order."""
+    _expand_macros(select)
     for call in list(own_nodes(select)):
         window = _window_of(call)
         if not is_aggregate(call) or not _depends_on_order(call, is_exact):
@@ -49,9 +52,9 @@ def order_windows(select: exp.Select, keys: Sequence[exp.Expr]) -> None:
         return
     for window in [node for node in own_nodes(select) if isinstance(node, exp.Window)]:
         call = _called(window)
-        if not function_names(call) & RANKS_BY_ROW or _has_order(call):
-            continue
         spec = _specification(window, select)
+        if not _counts_rows(spec) and (_has_order(call) or not function_names(call) & RANKS_BY_ROW):
+            continue
         order = spec.args.get("order")
         items = [*(item.copy() for item in order.expressions)] if order else []
         partition = [part.copy() for part in spec.args.get("partition_by") or ()]
@@ -94,28 +97,32 @@ def own_nodes(select: exp.Expr) -> Iterator[exp.Expr]:
 def certainly_exact(node: exp.Expr, column_is_exact: Callable[[exp.Column], bool]) -> bool:
     """Whether a value is an integer, a decimal or a truth value by its form alone: adding such up never rounds."""
     match node:
-        case exp.Paren() | exp.Neg() | exp.Order():
-            return certainly_exact(node.this, column_is_exact)
+        case exp.Null() | exp.Count() | exp.CountIf() | exp.Length() | exp.Boolean() | exp.Predicate():
+            return True
         case exp.Literal():
             return not node.is_string and node.name.isdigit()
         case exp.Column():
             return column_is_exact(node)
-        case exp.Cast() | exp.TryCast():
+        case exp.Cast():
             return node.to.this.name in _EXACT_TYPES
+    parts = _parts_of_value(node)
+    return bool(parts) and all(certainly_exact(part, column_is_exact) for part in parts)
+
+
+def _parts_of_value(node: exp.Expr) -> list[exp.Expr]:
+    """The parts of an expression that is exact where all of them are; none for one of which that is not known."""
+    match node:
+        case exp.Paren() | exp.Neg() | exp.Order():
+            return [node.this]
         case exp.Add() | exp.Sub() | exp.Mul() | exp.Mod():
-            return all(certainly_exact(part, column_is_exact) for part in (node.left, node.right))
+            return [node.left, node.right]
         case exp.Case():
-            values = [branch.args["true"] for branch in node.args["ifs"]]
-            values += [node.args["default"]] if node.args.get("default") else []
-            return all(isinstance(value, exp.Null) or certainly_exact(value, column_is_exact) for value in values)
+            return [*(branch.args["true"] for branch in node.args["ifs"]), node.args.get("default") or exp.Null()]
         case exp.If():
-            values = [node.args["true"], *([node.args["false"]] if node.args.get("false") else [])]
-            return all(isinstance(value, exp.Null) or certainly_exact(value, column_is_exact) for value in values)
+            return [node.args["true"], node.args.get("false") or exp.Null()]
         case exp.Coalesce():
-            return all(certainly_exact(part, column_is_exact) for part in (node.this, *node.expressions))
-        case exp.Count() | exp.CountIf() | exp.Length() | exp.Boolean() | exp.Predicate():
-            return True
-    return False
+            return [node.this, *node.expressions]
+    return []
 
 
 def _depends_on_order(call: exp.Expr, is_exact: IsExact) -> bool:
@@ -188,6 +195,21 @@ def _called(window: exp.Window) -> exp.Expr:
     while isinstance(call, exp.Filter | exp.IgnoreNulls | exp.RespectNulls):
         call = call.this
     return call  # type: ignore[no-any-return]  # sqlglot's `this` is untyped
+
+
+def _counts_rows(spec: exp.Expr) -> bool:
+    """Whether a window's frame is of ROWS: which rows are in it depends on the order of peers."""
+    frame = spec.args.get("spec")
+    return isinstance(frame, exp.WindowSpec) and str(frame.args.get("kind")).upper() == "ROWS"
+
+
+def _expand_macros(select: exp.Select) -> None:
+    for call in [node for node in own_nodes(select) if isinstance(node, exp.Anonymous)]:
+        template = MACROS.get(call.name.lower())
+        if template is not None:
+            arguments = [f"({argument.sql('duckdb')})" for argument in call.expressions]
+            expanded = sqlglot.parse_one(template.format(*arguments), read="duckdb")
+            call.replace(exp.Paren(this=expanded) if isinstance(expanded, exp.Binary) else expanded)
 
 
 def _specification(window: exp.Window, select: exp.Select) -> exp.Expr:

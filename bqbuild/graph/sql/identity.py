@@ -32,7 +32,7 @@ def _is_needless(paren: exp.Paren) -> bool:
     )
     same = isinstance(paren.this, exp.And | exp.Or) and type(paren.this) is type(paren.parent)
     # `(l)[1]` and `(s).x` need theirs: dots and brackets bind tighter than calls do
-    return around or same or inside and not isinstance(paren.parent, exp.Dot | exp.Bracket)
+    return around or same or (inside and not isinstance(paren.parent, exp.Dot | exp.Bracket))
 
 
 def _sort_operands(chain: exp.Connector) -> None:

@@ -100,8 +100,8 @@ class Compiler:
         contributing = [source for source in sources if source.lineage and not source.filters_only]
         _hide(select, contributing)
         grouping = _grouping(select)
-        keys = _row_keys(contributing) if grouping is None else grouping.keys
-        rows = _row_keys(contributing)
+        rows = _row_keys(sources)
+        keys = rows if grouping is None else grouping.keys
         order_aggregates(select, rows, lambda node: certainly_exact(node, self._exact))
         order_windows(select, keys)
         if _is_distinct(select):
@@ -109,7 +109,7 @@ class Compiler:
                 return self._distinct_select(select, contributing)
             order_limit(select, _ordinals(select))
             return None
-        order_limit(select, keys or _ordinals(select))
+        order_limit(select, (*keys, *_ordinals(select)) if not keys or _fans_out(select) else keys)
         if not emit or not contributing:
             return None
         visible = sum(not source.filters_only for source in sources)
@@ -130,9 +130,6 @@ class Compiler:
         """Replace `query`, which hands up lineage, by its distinct rows, each with all the roots of its copies."""
         clause = query.args.get("with_")
         query.set("with_", None)
-        holder = query.parent
-        slot = query.arg_key
-        assert holder is not None and slot is not None, "a query that is rewritten has a parent"
         hidden = f'"{ROW_ID}", "{ROW_ROOTS}"'
         collected = _COLLECTED.format(f'"{ROW_ROOTS}"')
         inner = f'SELECT * EXCLUDE ({hidden}), {collected} AS "{ROW_ROOTS}" FROM __bq_place GROUP BY ALL'
@@ -213,6 +210,8 @@ class Compiler:
         dark = dark or bool(table.args.get("pivots"))
         name = self._tables.get(id(table))
         alias = table.alias or table.name
+        if table.args.get("pivots"):
+            alias = ""
         if name is None:
             lineage = ctes.get(table.name.lower())
             if lineage is not None and dark:
@@ -298,14 +297,11 @@ def _grouping(select: exp.Select) -> _Grouping | None:
         return _all_groups(select)
     keys: list[exp.Expr] = []
     for item in group.expressions:
-        if isinstance(item, exp.Cube | exp.Rollup | exp.GroupingSets):
+        is_position = isinstance(item, exp.Literal) and not item.is_string
+        key = _projection(select, int(item.name)) if is_position else item
+        if key is None or isinstance(key, exp.Cube | exp.Rollup | exp.GroupingSets):
             return _Grouping((), known=False)
-        if isinstance(item, exp.Literal) and not item.is_string:
-            projected = _projection(select, int(item.name))
-            if projected is None:
-                return _Grouping((), known=False)
-            item = projected
-        keys.append(item)
+        keys.append(key)
     if any(group.args.get(kind) for kind in ("cube", "rollup", "grouping_sets", "totals")):
         return _Grouping((), known=False)
     return _Grouping(tuple(keys), known=True)
@@ -318,8 +314,7 @@ def _all_groups(select: exp.Select) -> _Grouping:
         if (
             item.is_star
             or isinstance(item, exp.Columns)
-            or item.find(exp.Columns, exp.Star)
-            and not item.find(exp.Count)
+            or (item.find(exp.Columns, exp.Star) and not item.find(exp.Count))
         ):
             return _Grouping((), known=False)
         value = item.unalias()
@@ -334,10 +329,11 @@ def _emit(select: exp.Select, sources: Sequence[_Source], parts: int, grouping: 
     if grouping is None:
         filters = parts - len(sources)
         identity = _join_ids(sources)
-        fans_out = any(
-            isinstance(node, exp.Unnest | exp.Explode) for item in select.expressions for node in item.walk()
+        unique = (
+            all(source.lineage and source.lineage.unique for source in sources)
+            and not filters
+            and not _fans_out(select)
         )
-        unique = all(source.lineage and source.lineage.unique for source in sources) and not filters and not fans_out
     else:
         roots = _parse_expression(_COLLECTED.format(roots.sql("duckdb")))
         identity, unique = _group_id(grouping), grouping.known
@@ -373,8 +369,15 @@ def _roots(sources: Sequence[_Source]) -> exp.Expr:
     return _parse_expression(f"LIST_SORT(LIST_DISTINCT(FLATTEN([{lists}])))")
 
 
+def _fans_out(select: exp.Select) -> bool:
+    """Whether UNNEST in the list of a SELECT makes many rows of one."""
+    return any(isinstance(node, exp.Unnest | exp.Explode) for item in select.expressions for node in item.walk())
+
+
 def _row_keys(sources: Sequence[_Source]) -> tuple[exp.Expr, ...]:
-    return tuple(_column(source.alias, ROW_ID) for source in sources)
+    """What tells the rows of a FROM apart: ids, and of a source that has none its whole row."""
+    visible = [source for source in sources if not source.filters_only and source.alias]
+    return tuple(_column(source.alias, ROW_ID) if source.lineage else _column(None, source.alias) for source in visible)
 
 
 def _hide(select: exp.Select, sources: Sequence[_Source]) -> None:
@@ -453,8 +456,8 @@ def _movable_tail(query: exp.Query) -> dict[str, exp.Expr] | None:
     names = set(query.named_selects)
     for item in order.expressions if order else ():
         value = item.this
-        simple = (
-            isinstance(value, exp.Literal) or isinstance(value, exp.Column) and not value.table and value.name in names
+        simple = isinstance(value, exp.Literal) or (
+            isinstance(value, exp.Column) and not value.table and value.name in names
         )
         if not simple:
             return None

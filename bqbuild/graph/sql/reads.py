@@ -18,7 +18,7 @@ from bqbuild.core.records import LINEAGE_COLUMNS, Column
 Schemas = Mapping[str, Sequence[Column] | None]
 
 
-class _NotUnderstood(Exception):
+class _NotUnderstoodError(Exception):
     """The query has something in it that this module can't follow; caught below."""
 
 
@@ -28,7 +28,7 @@ def columns_read(tree: exp.Expr, names: Mapping[int, str], schemas: Schemas) -> 
     try:
         qualified = _qualified(tree, names, schemas)
         found = _Reader(qualified, set(inputs)).read()
-    except (_NotUnderstood, SqlglotError, RecursionError, KeyError):
+    except (_NotUnderstoodError, SqlglotError, RecursionError, KeyError):
         return dict(inputs)
     return {name: _as_spelt(found.get(name, set()), schemas.get(name)) for name in inputs}
 
@@ -37,7 +37,7 @@ def columns_given(tree: exp.Expr, names: Mapping[int, str], schemas: Schemas) ->
     """The names of a query's columns, or None where they can't be told."""
     try:
         qualified = _qualified(tree, names, schemas)
-    except (_NotUnderstood, SqlglotError, RecursionError, KeyError):
+    except (_NotUnderstoodError, SqlglotError, RecursionError, KeyError):
         return None
     spelling = {column.name.lower(): column.name for columns in schemas.values() for column in columns or ()}
     written = {alias.alias.lower(): alias.alias for alias in tree.find_all(exp.Alias)}
@@ -55,12 +55,12 @@ def columns_given(tree: exp.Expr, names: Mapping[int, str], schemas: Schemas) ->
 def _qualified(tree: exp.Expr, names: Mapping[int, str], schemas: Schemas) -> exp.Query:
     """A copy with stars expanded and every column under its table's alias; inputs are tables named `bq_in_<name>`."""
     if tree.find(exp.Pivot, exp.Columns, exp.PositionalColumn, exp.Summarize) is not None:
-        raise _NotUnderstood
+        raise _NotUnderstoodError
     if any(clause.args.get("recursive") for clause in tree.find_all(exp.With)):
-        raise _NotUnderstood
+        raise _NotUnderstoodError
     if any(join.method == "NATURAL" for join in tree.find_all(exp.Join)):
-        raise _NotUnderstood
-    copy, renamed = _with_inputs(tree, names)
+        raise _NotUnderstoodError
+    copy = _with_inputs(tree, names)
     known: dict[str, object] = {
         _input(name): {column.name: column.type for column in columns if column.name not in LINEAGE_COLUMNS}
         for name, columns in schemas.items()
@@ -76,13 +76,12 @@ def _qualified(tree: exp.Expr, names: Mapping[int, str], schemas: Schemas) -> ex
         identify=False,
     )
     if not isinstance(qualified, exp.Query):
-        raise _NotUnderstood
+        raise _NotUnderstoodError
     return qualified
 
 
-def _with_inputs(tree: exp.Expr, names: Mapping[int, str]) -> tuple[exp.Expr, int]:
+def _with_inputs(tree: exp.Expr, names: Mapping[int, str]) -> exp.Expr:
     """A copy of the tree in which inputs can't be confused with CTEs."""
-    count = 0
     copy = tree.copy()
     for original, table in zip(tree.find_all(exp.Table), copy.find_all(exp.Table), strict=True):
         name = names.get(id(original))
@@ -90,8 +89,7 @@ def _with_inputs(tree: exp.Expr, names: Mapping[int, str]) -> tuple[exp.Expr, in
             if not table.args.get("alias"):
                 table.set("alias", exp.TableAlias(this=exp.to_identifier(name, quoted=True)))
             table.set("this", exp.to_identifier(_input(name), quoted=True))
-            count += 1
-    return copy, count
+    return copy
 
 
 def _check_whole_rows(tree: exp.Expr) -> None:
@@ -103,7 +101,7 @@ def _check_whole_rows(tree: exp.Expr) -> None:
     columns = {alias.alias.lower() for alias in tree.find_all(exp.Alias)}
     for column in tree.find_all(exp.Column):
         if not column.table and column.name.lower() in aliases - columns:
-            raise _NotUnderstood
+            raise _NotUnderstoodError
 
 
 class _Reader:
@@ -118,7 +116,7 @@ class _Reader:
     def read(self) -> dict[str, set[str]]:
         """Scopes come innermost first; going backwards, everyone who needs a scope was looked at before it."""
         if not self._scopes:
-            raise _NotUnderstood
+            raise _NotUnderstoodError
         self._needed[id(self._scopes[-1])] = None
         for scope in reversed(self._scopes):
             if id(scope) in self._needed:
@@ -141,18 +139,19 @@ class _Reader:
             self._column(scope, column)
         for source in scope.sources.values():
             if isinstance(source, Scope):
-                self._need(source, set())
+                self._need(source, set() if isinstance(query, exp.Select) else None)
 
     def _columns(self, scope: Scope, needed: set[str] | None) -> list[exp.Column]:
         """The columns that the scope's expressions name, without those of projections that nobody needs."""
         query = scope.expression
         unused: set[int] = set()
         if isinstance(query, exp.Select) and needed is not None:
+            needed = needed | _named_by_alias(query)
             for item in query.selects:
                 if item.alias_or_name.lower() not in needed and not _makes_rows(item):
                     unused |= {id(column) for column in item.find_all(exp.Column)}
         if any(isinstance(item, exp.Star) or item.is_star for item in getattr(query, "selects", ())):
-            raise _NotUnderstood
+            raise _NotUnderstoodError
         return [column for column in scope.columns if id(column) not in unused]
 
     def _column(self, scope: Scope, column: exp.Column) -> None:
@@ -164,7 +163,7 @@ class _Reader:
             if name is not None:
                 self._found.setdefault(name, set()).add(column.name.lower())
         else:
-            raise _NotUnderstood
+            raise _NotUnderstoodError
 
     def _need(self, scope: Scope, columns: set[str] | None) -> None:
         known = self._needed.get(id(scope), set())
@@ -189,6 +188,14 @@ def _gives_rows_of_columns(select: exp.Select) -> bool:
     group, order = select.args.get("group"), select.args.get("order")
     by_all = any(isinstance(item.this, exp.Var | exp.Literal) for item in order.expressions) if order else False
     return bool(select.args.get("distinct")) or bool(group and group.args.get("all")) or by_all
+
+
+def _named_by_alias(select: exp.Select) -> set[str]:
+    """The projections that decide which rows there are, under their own names: ORDER BY, HAVING and QUALIFY may name
+    what the list of the SELECT gives."""
+    clauses = [select.args.get(key) for key in ("order", "having", "qualify", "group", "distinct")]
+    columns = [column for clause in clauses if clause is not None for column in clause.find_all(exp.Column)]
+    return {column.name.lower() for column in columns if not column.table}
 
 
 def _makes_rows(item: exp.Expr) -> bool:

@@ -95,7 +95,7 @@ def _check_table(table: exp.Table, where: Where, refs: Collection[str] | None) -
         )
     if table.args.get("version") is not None:
         raise _error("tables have no versions here", table, where)
-    if refs is not None and name not in refs or refs is None and _looks_like_a_file(name):
+    if (refs is not None and name not in refs) or (refs is None and _looks_like_a_file(name)):
         hint = _READ_HINT if _looks_like_a_file(name) else did_you_mean(name, refs or ())
         raise _error(
             f"`{name}` is not an input of this model", table, where, hint or "name models with {{ ref('model') }}"
