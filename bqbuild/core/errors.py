@@ -48,7 +48,9 @@ class BqError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
-        return f"{text}\n  hint: {self.hint}" if self.hint else text
+        if not self.hint:
+            return text
+        return f"{text} ({self.hint})" if self.hint.startswith("did you mean") else f"{text}\n  hint: {self.hint}"
 
 
 class ProjectError(BqError):
