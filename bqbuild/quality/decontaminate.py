@@ -1,12 +1,14 @@
 """Which texts share a run of words with a benchmark, and so may have come from it.
 
-Words are normalised (quality.words); a Han character is a word. Of a benchmark question that is shorter than the run,
+Words are normalised (quality.words); a Han character is a word, and LaTeX commands are none: `\\mathrm` and
+`\\begin{tabular}` say nothing of where a text comes from. Of a benchmark question that is shorter than the run,
 only the whole counts: it is found in a text that says exactly that, not in one that contains it, because short stems
 ("which of the following is true") are everybody's.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -14,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bqbuild.quality.words import Hashes, text_hash, window_hashes, word_hashes, words
+
+_LATEX = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}(?:\s*\{[^{}]*\})?|\\[A-Za-z]+")
 
 Cells = Sequence[Sequence[str]]
 """Texts of rows: one sequence a column."""
@@ -42,7 +46,7 @@ class BenchmarkIndex:
 
     def reasons(self, cells: Cells) -> list[str | None]:
         """For each row, what it shares with which benchmark, or None. The first run in the row is quoted."""
-        columns = [[words(text) for text in texts] for texts in cells]
+        columns = [[_plain_words(text) for text in texts] for texts in cells]
         joined = _joined(columns)
         reasons: list[str | None] = [None] * len(joined)
         self._find_runs(joined, reasons)
@@ -51,7 +55,7 @@ class BenchmarkIndex:
         return reasons
 
     def _add(self, number: int, cells: Cells) -> Hashes:
-        columns = [[words(text) for text in texts] for texts in cells]
+        columns = [[_plain_words(text) for text in texts] for texts in cells]
         joined = _joined(columns)
         for text in [*columns[0], *joined]:
             if 0 < len(text) < self._ngram:
@@ -80,6 +84,10 @@ class BenchmarkIndex:
                 number = self._wholes.get(text_hash(text))
                 if number is not None:
                     reasons[row] = f"is a question of {self._names[number]}: {_quoted(text)}"
+
+
+def _plain_words(text: str) -> list[str]:
+    return words(_LATEX.sub(" ", text) if "\\" in text else text)
 
 
 def _joined(columns: Sequence[Sequence[Sequence[str]]]) -> list[list[str]]:

@@ -48,6 +48,14 @@ def test_in_chinese_a_character_is_a_word() -> None:
     assert reasons[1] is None
 
 
+def test_latex_commands_are_no_words() -> None:
+    formula = index(r"What is the mass of $\mathrm{Na}_2 \mathrm{SO}_4$ in \begin{tabular}{c|c} a \end{tabular} here")
+    assert formula.reasons([[r"\mathrm{a} \mathrm{b} \mathrm{c} \mathrm{d} \mathrm{e}"]]) == [None]
+    assert formula.reasons([["the mass of Na 2 SO 4 in a here"]]) == [
+        "shares 8 words with quiz: “the mass of na 2 so 4 in”"
+    ]
+
+
 def test_columns_are_read_one_after_the_other_but_shorts_match_the_question_only() -> None:
     both = BenchmarkIndex(6, [("quiz", [["Name a noble gas of the air"], ["argon"]])])
     assert both.reasons([["argon", "a noble gas of the air argon it is"]]) == [

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from bqbuild.core.errors import BuildError
@@ -46,3 +48,10 @@ def test_an_unknown_code_is_an_error_with_the_nearest_known_one() -> None:
     with pytest.raises(BuildError, match="`eng` is not a language code") as raised:
         LanguageDetector(["eng"])
     assert raised.value.hint is not None
+
+
+def test_a_missing_lingua_is_an_error_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lingua", None)
+    with pytest.raises(BuildError, match="needs lingua, which is not installed") as raised:
+        LanguageDetector(["en"])
+    assert "pip install" in str(raised.value.hint)
