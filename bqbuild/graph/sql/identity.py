@@ -13,6 +13,11 @@ def sql_identity(tree: exp.Expr) -> str:
     for paren in list(normal.find_all(exp.Paren)):
         if _is_needless(paren):
             paren.replace(paren.this)
+    for node in normal.walk():
+        if isinstance(node, exp.Join):
+            _write_join_briefly(node)
+        elif isinstance(node, exp.Ordered) and node.args.get("desc") is False:
+            node.set("desc", None)
     for chain in list(normal.find_all(exp.And, exp.Or)):
         if type(chain.parent) is not type(chain):
             _sort_operands(chain)
@@ -31,8 +36,15 @@ def _is_needless(paren: exp.Paren) -> bool:
         paren.parent, exp.Alias | exp.Where | exp.Having | exp.Qualify | exp.Select | exp.Join | exp.Ordered
     )
     same = isinstance(paren.this, exp.And | exp.Or) and type(paren.this) is type(paren.parent)
+    term = isinstance(paren.this, exp.Predicate) and isinstance(paren.parent, exp.And | exp.Or)
     # `(l)[1]` and `(s).x` need theirs: dots and brackets bind tighter than calls do
-    return around or same or (inside and not isinstance(paren.parent, exp.Dot | exp.Bracket))
+    return around or same or term or (inside and not isinstance(paren.parent, exp.Dot | exp.Bracket))
+
+
+def _write_join_briefly(join: exp.Join) -> None:
+    """INNER and OUTER say what is so without them."""
+    if join.kind == "INNER" or (join.kind == "OUTER" and join.side):
+        join.set("kind", None)
 
 
 def _sort_operands(chain: exp.Connector) -> None:

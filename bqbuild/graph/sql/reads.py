@@ -89,6 +89,10 @@ def _with_inputs(tree: exp.Expr, names: Mapping[int, str]) -> exp.Expr:
             if not table.args.get("alias"):
                 table.set("alias", exp.TableAlias(this=exp.to_identifier(name, quoted=True)))
             table.set("this", exp.to_identifier(_input(name), quoted=True))
+    for column in list(copy.find_all(exp.Column)):
+        if column.name in LINEAGE_COLUMNS:  # no schema has them: read or not, they are no columns of the user's
+            null = exp.Null()
+            column.replace(exp.alias_(null, column.name) if isinstance(column.parent, exp.Select) else null)
     return copy
 
 
