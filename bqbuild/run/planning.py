@@ -49,11 +49,11 @@ class _Walk:
 def plan(session: Session, names: Sequence[NodeName], *, fast: bool = False, full_refresh: bool = False) -> Plan:
     """What `run` would do with `names`. With `fast` nothing is built, and figures are bounds."""
     if not fast:
-        _build_free_nodes(session, names)
+        build_free_nodes(session, names)
     return asyncio.run(_plan(session, names, full_refresh))
 
 
-def _build_free_nodes(session: Session, names: Sequence[NodeName]) -> None:
+def build_free_nodes(session: Session, names: Sequence[NodeName]) -> None:
     """Sources, SQL, Python and free filters above the first nodes that cost something."""
     results = run(session, names, RunOptions(free_only=True, publish=False))
     failed = [result for result in results if result.status == "error"]
