@@ -5,7 +5,9 @@ Commands are imported when they are called: `--help` loads click and nothing hea
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import click
 
 from bqbuild import __version__
+from bqbuild.cli.output import safe
 from bqbuild.cli.settings import Settings
 from bqbuild.core.errors import BqError
 
@@ -77,7 +80,7 @@ class LazyGroup(click.Group):
 @click.option("--no-color", is_flag=True, help="Plain text; NO_COLOR does the same.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.pass_context
-def cli(ctx: click.Context, **given: Any) -> None:
+def cli(ctx: click.Context, /, **given: Any) -> None:
     """A declarative build tool for LLM training data."""
     ctx.obj = Settings(**given)
 
@@ -86,28 +89,51 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 something failed or is missing, 2 usage or configuration."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = cli.main(args=arguments, standalone_mode=False)
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `bqbuild ls | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command; its exit code. Errors become sentences on stderr; with --debug they stay tracebacks."""
+    is_debugging = "--debug" in arguments
+    color = False if "--no-color" in arguments or os.environ.get("NO_COLOR") else None
+    try:
+        code = cli.main(args=arguments, prog_name="bqbuild", standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except click.exceptions.Exit as error:
-        code = error.exit_code
+        return error.exit_code
     except click.ClickException as error:
         error.show()
-        code = 2
+        return 2
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; every answer that came is kept", err=True)
-        code = 130
-    except BrokenPipeError:
-        code = 1
+        _say("stopped; every answer that came is kept, and the next run goes on from there", color)
+        return 130
     except BqError as error:
-        click.echo(str(error), err=True)
-        code = error.exit_code
-    except Exception as error:  # the outermost boundary: a user sees a sentence, --debug shows the rest
-        if "--debug" in arguments:
-            raise
-        click.echo(
-            f"bqbuild failed: {type(error).__name__}: {error}\n  hint: run with --debug for the traceback", err=True
+        if is_debugging:
+            traceback.print_exc()
+        _say(str(error), color)
+        return error.exit_code
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001  the outermost boundary: a user sees a sentence, --debug shows the rest
+        if is_debugging:
+            traceback.print_exc()
+        said = f"bqbuild failed: {type(error).__name__}: {error}"
+        _say(
+            said if is_debugging else f"{said}\n  hint: run with --debug for the traceback, and please report it", color
         )
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+        return 1
+
+
+def _say(text: str, color: bool | None) -> None:
+    """Tell of an error: hints dim, everything else as it is."""
+    for line in text.splitlines():
+        is_hint = line.startswith("  hint: ")
+        click.secho(safe(line), err=True, dim=is_hint, fg=None if is_hint else "red", color=color)
 
 
 if __name__ == "__main__":

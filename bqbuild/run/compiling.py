@@ -78,8 +78,8 @@ def _compile(session: Session, state: State, node: Node, limit: int) -> Compiled
         note = f"`{node.spec.from_}` is not built, so there are no rows to render prompts for"
         return Compiled(node.name, node.kind, node.path, note=note)
     prompts = tuple(islice(_rendered(session, node, table), limit))
-    note = None if prompts else f"`{node.spec.from_}` has no row that the prompt can be rendered for"
-    return Compiled(node.name, node.kind, node.path, prompts=prompts, note=note)
+    nothing = f"`{node.spec.from_}` has no row that the prompt can be rendered for"
+    return Compiled(node.name, node.kind, node.path, prompts=prompts, note=None if prompts else nothing)
 
 
 def _rendered(session: Session, node: Node, table: Table) -> Iterator[Prompt]:
