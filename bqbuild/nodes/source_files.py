@@ -81,7 +81,7 @@ def source_files(spec: SourceSpec, root: Path, where: Where | None = None) -> li
 
 
 def files_digest(spec: SourceSpec, files: Sequence[SourceFile], cache: Path) -> Digest:
-    """Digest of the content of a source's files; `cache` is the file that remembers hashes by size, mtime and inode.
+    """Digest of the content of a source's files; `cache` is the file that remembers hashes by size, times and inode.
 
     The order of the files never counts, and their names only where the format puts them into rows. A file with a
     declared `sha256` counts as that, so that it need not be there yet.
@@ -100,7 +100,7 @@ def hash_files(paths: Sequence[Path], cache: Path, hash_one: Callable[[Path], st
     fresh: dict[str, list[object]] = {}
     for path in paths:
         stat = _stat(path)
-        stamp = [hash_one.__name__, stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        stamp = [hash_one.__name__, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         entry = known.get(str(path))
         if isinstance(entry, list) and entry[:-1] == stamp:
             hashes[path] = str(entry[-1])

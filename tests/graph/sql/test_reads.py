@@ -67,13 +67,13 @@ def test_a_star_over_an_unknown_input_reads_all_of_it() -> None:
 
 def test_columns_under_their_table_are_known_without_a_schema() -> None:
     model = analyse_sql("select t.id, u.y from t join u on t.x = u.y", Where("m.sql"))
-    assert model.reads({"t": None, "u": None}) == {"t": {"id", "x"}, "u": {"y"}}
+    assert model.reads({"t": None, "u": None}) == {"t": frozenset({"id", "x"}), "u": frozenset({"y"})}
 
 
 def test_bqbuilds_own_columns_are_no_columns_of_the_users() -> None:
     schemas = {"t": [*T, Column("_bq_id", "varchar"), Column("_bq_parent", "varchar")]}
     model = analyse_sql("select id, _bq_parent as above from t", Where("m.sql"))
-    assert model.reads(schemas) == {"t": {"id"}}
+    assert model.reads(schemas) == {"t": frozenset({"id"})}
     assert model.mentioned == {"_bq_parent"}
     assert analyse_sql("select * from t", Where("m.sql")).output_columns(schemas) == ["id", "Txt", "x", "l"]
 

@@ -173,7 +173,9 @@ def test_a_table_that_is_no_input_offers_the_nearest() -> None:
 
 def test_a_cte_is_no_input() -> None:
     model = analyse_sql(
-        'with notes as (select * from "notes"), two as (select * from notes) select * from two, notes', FILE, refs=["notes"]
+        'with notes as (select * from "notes"), two as (select * from notes) select * from two, notes',
+        FILE,
+        refs=["notes"],
     )
     assert model.tables == ("notes",)
 
