@@ -10,6 +10,7 @@ from bqbuild.core.errors import BqError, ProjectError, Where, did_you_mean
 from bqbuild.core.records import LINEAGE_COLUMNS, Column, Node, NodeName
 from bqbuild.graph.dag import Dag
 from bqbuild.graph.matrix import matrix_columns
+from bqbuild.graph.ordering import check_order
 from bqbuild.graph.predicates import parse_predicate
 from bqbuild.graph.sql import analyse_sql
 
@@ -120,9 +121,11 @@ def _filter(node: Node, project: Project, columns: Columns) -> Names:
         for single in (rule.language, rule.quality):
             if single is not None:
                 _require(node, columns, given, [single.column], key)
+        if rule.dedup and rule.dedup.keep:
+            check_order(rule.dedup.keep, _place(node, key))
         if rule.decontaminate:
             for benchmark in rule.decontaminate.against:
-                _require(node, columns, columns.of(benchmark), rule.decontaminate.benchmark_columns, key, benchmark)
+                _require_one(node, columns, benchmark, rule.decontaminate.benchmark_columns, key)
     return given
 
 
@@ -198,8 +201,16 @@ def _require(
     for name in wanted:
         if name.lower() not in known:
             of = f"`{parent}`" if parent else f"the input of `{node.name}`"
-            message = f"`{key.split('.')[0]}` reads `{name}`, which {of} does not have"
+            message = f"`{key.split('.', maxsplit=1)[0]}` reads `{name}`, which {of} does not have"
             columns.errors.append(ProjectError(message, where=_place(node, key), hint=_hint(name, given)))
+
+
+def _require_one(node: Node, columns: Columns, benchmark: str, wanted: Sequence[str], key: str) -> None:
+    """Benchmarks differ in their columns: one of those asked for is enough."""
+    given = columns.of(benchmark)
+    if given is not None and not set(wanted) & set(given):
+        message = f"`{benchmark}` has none of the `benchmark_columns` {', '.join(wanted)}"
+        columns.errors.append(ProjectError(message, where=_place(node, key), hint=_hint(wanted[0], given)))
 
 
 def _joined(node: Node, columns: Columns, given: Names, added: Sequence[str]) -> Names:

@@ -41,7 +41,8 @@ def parse_predicate(text: str, where: Where | None = None, *, volatile: bool = F
             f"`{text}` has a subquery", where=where, hint="a predicate sees one row: join in a SQL model instead"
         )
     check_expression(condition, where, volatile=volatile)
-    columns = frozenset(column.name for column in condition.find_all(exp.Column))
+    # `meta.lang` is a field of the column `meta`: a predicate has no tables to qualify with
+    columns = frozenset(column.parts[0].name for column in condition.find_all(exp.Column))
     return Predicate(columns, condition.this.sql(dialect="duckdb", comments=False, normalize_functions="lower"))
 
 

@@ -34,7 +34,7 @@ class RowPredicate:
         table = pa.Table.from_batches([data]) if isinstance(data, pa.RecordBatch) else data
         self._connection.register("bq_rows", table)
         try:
-            found = self._connection.sql(f"SELECT coalesce(({self._text})::BOOLEAN, false) AS ok FROM bq_rows")
+            found = self._connection.sql(f"SELECT coalesce(({self._text}\n)::BOOLEAN, false) AS ok FROM bq_rows")
             return [bool(value) for value in found.to_arrow_table().column("ok").to_pylist()]
         except duckdb.Error as error:
             message = str(error).strip().splitlines()[0]

@@ -31,5 +31,3 @@ def most_cost(request: ChatRequest, price: PriceSpec) -> float:
     """The most dollars that a call can cost; its output counts only where the request limits it."""
     output = most_output_tokens(request.params) or 0
     return (most_input_tokens(request) * price.input + output * price.output) / 1e6
-
-
