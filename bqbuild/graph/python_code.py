@@ -81,7 +81,7 @@ class _Module:
             names = set(_bound(statement))
             for name in names:
                 self.bindings.setdefault(name, []).append(statement)
-            if not names and not _is_text(statement):
+            if not names - {"*"} and not _is_text(statement):  # `import *` may bind any name
                 self.effects.append(statement)
 
 
