@@ -1,73 +1,61 @@
-"""Choosing one of a closed set of labels: as constrained decoding would, but with every label weighed to its end.
+"""Choosing one of a closed set of labels by how likely each is, in one pass over all of them.
 
-The labels, each followed by the end of the turn, form a tree of tokens. Where a node has one way on, it costs nothing:
-the label can't go elsewhere. Where it branches, the model's probabilities are shared out among the branches. The
-product along a label's path is the probability that decoding constrained to the labels writes it; no label is preferred
-for being short, and labels that differ in their first token need no pass beyond the prompt's own.
+A label's score is the log-probability of its tokens after the prompt, less the same after a prompt without content:
+small models prefer some labels whatever they are shown, and long labels are unlikely everywhere (domain-conditional
+PMI, Holtzman et al. 2021, arXiv 2104.08315; the prompt without content as in Zhao et al. 2021, arXiv 2102.09690).
+The few-shot examples show what of the last message is form and what is content: see `without_content`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from bqbuild.core.records import Message
+
+NO_CONTENT = ("N/A", "", "[…]")
+"""What stands for content where there is none; the scores of all are averaged."""
 
 Path = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LabelTree:
-    """The tree of some labels' tokens. Node 0 is the prompt's last token; the others come after their parents.
+    """The tree of some labels' tokens, so that what they share runs once.
 
-    `tokens`, `depths` and `mask` are of the nodes that have to be fed (all but node 0): a node sees its ancestors and
-    itself. `branches` lists, for every node that branches, the node and its ways on; `paths` lists for every label
-    the (index of branch, index of way) pairs on its path.
+    Node 0 is the prompt's last token; `tokens`, `depths` and `mask` (which node sees which) are of the nodes after it.
+    `paths` lists for every label its (node, next token) pairs.
     """
 
     tokens: tuple[int, ...]
     depths: tuple[int, ...]
     mask: tuple[tuple[bool, ...], ...]
-    branches: tuple[tuple[int, tuple[int, ...]], ...]
     paths: tuple[tuple[tuple[int, int], ...], ...]
 
 
 def label_tree(labels: Sequence[Sequence[int]], end: int) -> LabelTree:
-    """The tree of labels given as tokens; `end` ends the turn."""
-    whole = [(*label, end) for label in labels]
-    ways: dict[Path, list[int]] = {}
-    for label in whole:
-        for length in range(len(label)):
-            known = ways.setdefault(label[:length], [])
-            if label[length] not in known:
-                known.append(label[length])
-    branching = [path for path in ways if len(ways[path]) > 1]
-    fed = sorted({path[:length] for path in branching for length in range(1, len(path) + 1)}, key=len)
-    node = {path: index for index, path in enumerate([(), *fed])}
-    at = {path: index for index, path in enumerate(branching)}
+    """The tree of labels given as tokens. A label that another begins with is weighed with the `end` of the turn."""
+    plain = [tuple(label) for label in labels]
+    begun = {label[:length] for label in plain for length in range(len(label))}
+    whole = [(*label, end) if label in begun else label for label in plain]
+    inner = sorted({label[:length] for label in whole for length in range(1, len(label))}, key=len)
+    node = {path: index for index, path in enumerate([(), *inner])}
     return LabelTree(
-        tokens=tuple(path[-1] for path in fed),
-        depths=tuple(len(path) for path in fed),
-        mask=tuple(tuple(path[: len(other)] == other for other in fed) for path in fed),
-        branches=tuple((node[path], tuple(ways[path])) for path in branching),
-        paths=tuple(
-            tuple(
-                (at[label[:length]], ways[label[:length]].index(label[length]))
-                for length in range(len(label))
-                if label[:length] in at
-            )
-            for label in whole
-        ),
+        tokens=tuple(path[-1] for path in inner),
+        depths=tuple(len(path) for path in inner),
+        mask=tuple(tuple(path[: len(other)] == other for other in inner) for path in inner),
+        paths=tuple(tuple((node[label[:i]], token) for i, token in enumerate(label)) for label in whole),
     )
 
 
-def label_scores(tree: LabelTree, logits: dict[int, Tensor]) -> Tensor:
-    """The log-probability of every label: logits [vocabulary] of each node that branches, by node."""
-    shares = [logits[node][list(ways)].double().log_softmax(-1) for node, ways in tree.branches]
-    return torch.stack(
-        [sum((shares[b][w] for b, w in path), torch.zeros((), dtype=torch.float64)) for path in tree.paths]
-    )
+def label_scores(tree: LabelTree, logits: Mapping[int, Tensor]) -> Tensor:
+    """The log-probability of every label: from the logits [vocabulary] after each node."""
+    shares = {node: values.double().log_softmax(-1) for node, values in logits.items()}
+    return torch.stack([torch.stack([shares[node][token] for node, token in path]).sum() for path in tree.paths])
 
 
 def pick_label(scores: Tensor, temperature: float, uniform: float) -> int:
@@ -76,3 +64,28 @@ def pick_label(scores: Tensor, temperature: float, uniform: float) -> int:
         return int(scores.argmax())
     sums = (scores / temperature).softmax(-1).cumsum(-1)
     return min(int(torch.searchsorted(sums, uniform * sums[-1], right=True)), len(scores) - 1)
+
+
+def without_content(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
+    """The prompt with nothing to judge in its last message: what that begins and ends with in every example stays.
+
+    Empty where no example of a user message comes before the last one: form can't be told from content then.
+    """
+    users = [message.content for message in messages if message.role == "user"]
+    if len(users) < 2 or messages[-1].role != "user":
+        return []
+    head = _whole_words(_common(users))
+    tail = _whole_words(_common([text[len(head) :][::-1] for text in users])[::-1], from_end=True)
+    return [(*messages[:-1], replace(messages[-1], content=f"{head}{nothing}{tail}")) for nothing in NO_CONTENT]
+
+
+def _common(texts: Sequence[str]) -> str:
+    """What all texts begin with."""
+    first, last = min(texts), max(texts)
+    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[:length]
+
+
+def _whole_words(text: str, *, from_end: bool = False) -> str:
+    """`text` without the word that it breaks off in, at its end or at its beginning."""
+    return re.sub(r"^\w+", "", text) if from_end else re.sub(r"\w+$", "", text)

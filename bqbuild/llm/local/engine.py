@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bqbuild.llm.local.attention import Feed, Prefix, Slots, Step
-from bqbuild.llm.local.choices import LabelTree, label_scores, pick_label
+from bqbuild.llm.local.choices import LabelTree, label_scores
 from bqbuild.llm.local.constrain import Constrainer, Guide
 from bqbuild.llm.local.model import LocalModel
 from bqbuild.llm.local.prefixes import PrefixCache, Tokens
@@ -46,10 +46,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a job: the reply's text, or the chosen label's index; `finish_reason` is `stop` or `length`."""
+    """What came of a job: the reply's text, or the labels' log-probabilities; `finish_reason` is `stop` or `length`."""
 
     text: str = ""
-    label: int | None = None
+    scores: Tensor | None = None
     finish_reason: str = "stop"
     tokens: int = 0
 
@@ -106,7 +106,7 @@ class Engine:
         for feed, mine in zip(feeds, logits, strict=True):
             row = self._rows[feed.slot]
             if row.job.labels is not None and feed.wanted:
-                self._weigh(row, row.job.labels, feed, mine)
+                self._weigh(row, row.job.labels, mine)
             elif feed.wanted:
                 writing.append((row, mine[0]))
         if writing:
@@ -173,18 +173,16 @@ class Engine:
         prompt = torch.ones(len(tree.tokens), self._slots.lengths[slot], dtype=torch.bool)
         mask = torch.cat((prompt, torch.tensor(tree.mask)), 1)
         positions = [start + depth - 1 for depth in tree.depths]
-        wanted = [node - 1 for node, _ in tree.branches if node > 0]
-        return Feed(slot, tree.tokens, positions, prefix, wanted, mask)
+        return Feed(slot, tree.tokens, positions, prefix, range(len(tree.tokens)), mask)
 
-    def _weigh(self, row: _Row, tree: LabelTree, feed: Feed, logits: Tensor) -> None:
-        """Take the logits of nodes of a label tree, and choose once all are there."""
-        nodes = [index + 1 for index in feed.wanted] if row.at_tree else [0]
+    def _weigh(self, row: _Row, tree: LabelTree, logits: Tensor) -> None:
+        """Take the logits after nodes of a label tree, and weigh the labels once all are there."""
+        nodes = range(1, len(tree.tokens) + 1) if row.at_tree else [0]
         row.nodes.update(zip(nodes, logits, strict=True))
         if tree.tokens and not row.at_tree:
             row.at_tree = True
             return
-        scores = label_scores(tree, row.nodes)
-        row.outcome = Outcome(label=pick_label(scores, row.job.sampling.temperature, row.random.random()))
+        row.outcome = Outcome(scores=label_scores(tree, row.nodes))
 
     def _write(self, rows: Sequence[_Row], logits: Tensor) -> None:
         """Draw the next token of rows whose replies are being written: logits [rows, vocabulary]."""

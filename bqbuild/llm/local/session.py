@@ -12,12 +12,12 @@ from bqbuild.core.errors import ProviderError
 from bqbuild.core.records import ChatReply, ChatRequest
 from bqbuild.llm.base import Warn
 from bqbuild.llm.keys import call_key
-from bqbuild.llm.local.choices import LabelTree, label_tree
 from bqbuild.llm.local.constrain import Constrainer, Guide
 from bqbuild.llm.local.engine import Engine, Job
+from bqbuild.llm.local.labels import Labels
 from bqbuild.llm.local.model import LocalModel, load_model
 from bqbuild.llm.local.prompts import PromptEncoder
-from bqbuild.llm.local.sampling import Sampling, read_sampling
+from bqbuild.llm.local.sampling import read_sampling
 from bqbuild.llm.weights import EMBEDDED_NAMES, resolve_weights, weights_identity
 
 
@@ -42,7 +42,7 @@ class Session:
         tokenizer_json = model.tokenizer.backend_tokenizer.to_str()
         self._constrainer = Constrainer(tokenizer_json, model.vocabulary, model.ends)
         self._engine = Engine(model, self._encoder, self._constrainer, rows)
-        self._trees: dict[tuple[str, ...], LabelTree] = {}
+        self._labels = Labels(self._encoder, model.ends[0])
         self._asked: dict[Job, ChatRequest] = {}
         self._warned: set[str] = set()
         self._shortened = 0
@@ -56,16 +56,19 @@ class Session:
         """Queue a request; the job is its ticket. Raises ProviderError for one that can't be run."""
         try:
             sampling, unknown = read_sampling(request.params)
-            self._warn_unknown(unknown, warn)
-            labels = self._labels(request)
+            labels = self._labels.tree(request)
             guide = self._guide(request)
-            reply = 0 if labels else min(sampling.max_tokens, self._model.context // 2)
+            reply = len(labels.tokens) if labels else min(sampling.max_tokens, self._model.context // 2)
             prompt, cut = self._encoder.encode(request.messages, self._model.context - reply)
         except ValueError as error:
             raise ProviderError(f"the embedded model can't take this request: {error}", kind="request") from error
+        self._warn_unknown(unknown, warn)
         self._warn_shortened(cut, warn)
-        job = Job(prompt, self._fitting(sampling, len(prompt)), _seed(request), guide, labels)
+        fitting = replace(sampling, max_tokens=min(sampling.max_tokens, max(1, self._model.context - len(prompt))))
+        job = Job(prompt, fitting, int(call_key({}, request), 16), guide, labels)
         self._asked[job] = request
+        for baseline in self._labels.baselines(request, self._model.context - reply) if labels else ():
+            self._engine.add(baseline)
         self._engine.add(job)
         return job
 
@@ -73,39 +76,27 @@ class Session:
         """One forward pass; the jobs that have ended and their replies."""
         replies = []
         for job, outcome in self._engine.step():
-            request = self._asked.pop(job)
-            text, tokens = outcome.text, outcome.tokens
-            if outcome.label is not None and request.constraint is not None:
-                text = request.constraint.choices[outcome.label]
-                tokens = len(self._encoder.label(text))
-            reply = ChatReply(
-                text=text,
-                finish_reason=outcome.finish_reason,
-                input_tokens=len(job.prompt),
-                output_tokens=tokens,
-                model=self._name,
-                fingerprint=self._fingerprint,
-            )
-            replies.append((job, reply))
+            if outcome.scores is None:
+                replies.append((job, self._reply(job, outcome.text, outcome.finish_reason, outcome.tokens)))
+                continue
+            for weighed, text in self._labels.weigh(job, self._asked.get(job), outcome.scores):
+                replies.append((weighed, self._reply(weighed, text, "stop", len(self._encoder.label(text)))))
         return replies
 
-    def _labels(self, request: ChatRequest) -> LabelTree | None:
-        """The tree of the request's labels, made once for a set of labels."""
-        choices = request.constraint.choices if request.constraint else ()
-        if choices and choices not in self._trees:
-            self._trees[choices] = label_tree([self._encoder.label(text) for text in choices], self._model.ends[0])
-        return self._trees.get(choices)
+    def _reply(self, job: Job, text: str, reason: str, tokens: int) -> ChatReply:
+        del self._asked[job]
+        return ChatReply(
+            text=text,
+            finish_reason=reason,
+            input_tokens=len(job.prompt),
+            output_tokens=tokens,
+            model=self._name,
+            fingerprint=self._fingerprint,
+        )
 
     def _guide(self, request: ChatRequest) -> Guide | None:
         schema: Mapping[str, object] | None = request.constraint.json_schema if request.constraint else None
         return self._constrainer.start(schema) if schema is not None else None
-
-    def _fitting(self, sampling: Sampling, prompt: int) -> Sampling:
-        """A reply never grows past the context."""
-        fits = max(1, self._model.context - prompt)
-        if sampling.max_tokens <= fits:
-            return sampling
-        return replace(sampling, max_tokens=fits)
 
     def _warn_unknown(self, names: tuple[str, ...], warn: Warn) -> None:
         for name in names:
@@ -123,8 +114,3 @@ class Session:
                 f"{self._shortened} prompt(s) so far were longer than the context of {self._model.context} tokens: "
                 f"the middle of the last user message was left out (now {cut} tokens)"
             )
-
-
-def _seed(request: ChatRequest) -> int:
-    """A number that is the same for the same request on any machine: what its call key covers, but the model."""
-    return int(call_key({}, request), 16)
