@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
@@ -26,7 +26,7 @@ from bqbuild.nodes.base import BuildContext, Built
 from bqbuild.store.types import arrow_type, schema_of
 
 BATCH_ROWS = 16384
-_LINE = re.compile(r"^LINE (\d+):", re.MULTILINE)
+_PLACE = re.compile(r"^(LINE (\d+): )(.*)\n( *)\^", re.MULTILINE)
 
 STORED_AS = {
     "hugeint": "bigint",
@@ -58,12 +58,12 @@ class SqlKind:
         with _connection(ctx, inputs, model.mentioned) as connection:
             compiled = model.compile(schemas)
             query = _Query(connection, where)
-            written = query.describe(node.body)
+            written = query.describe(compiled.written)
             _check_columns(written, where)
             if _same(written, query.try_describe(compiled.sql), compiled):
                 sql = _finished(compiled, written)
             else:
-                sql = _finished(CompiledSql(node.body, has_lineage=False, unique=False, shown={}), written)
+                sql = _finished(replace(compiled, sql=compiled.written, has_lineage=False), written)
                 ctx.emit(Warned(_NO_LINEAGE, node.name))
             return Built(_write(query.stream(sql), _stored(written), node, ctx))
 
@@ -79,9 +79,11 @@ class _Query:
     where: Where
 
     def describe(self, sql: str) -> list[Column]:
-        """The columns of a query, bound but not run."""
-        with self._errors():
+        """The columns of the user's own query, bound but not run."""
+        try:
             return self._describe(sql)
+        except duckdb.Error as error:
+            raise self._located(sql, error) from error
 
     def try_describe(self, sql: str) -> list[Column] | None:
         """The same, or None where DuckDB can't bind it."""
@@ -92,20 +94,27 @@ class _Query:
 
     def stream(self, sql: str) -> Iterator[pa.RecordBatch]:
         """Run a query and give its rows in batches."""
-        with self._errors():
+        try:
             yield from self.connection.sql(sql).to_arrow_reader(BATCH_ROWS)
+        except duckdb.Error as error:
+            # the line that DuckDB gives is one of the compiled query
+            raise _as_build_error(error, self.where) from error
 
     def _describe(self, sql: str) -> list[Column]:
         # `sql` binds and does not run; it gives names that are used twice as they are, which DESCRIBE does not.
         relation = self.connection.sql(sql)
         return [Column(name, str(kind).lower()) for name, kind in zip(relation.columns, relation.types, strict=True)]
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _located(self, sql: str, error: duckdb.Error) -> BuildError:
+        """The error with line and column, which DuckDB gives when asked to explain."""
         try:
-            yield
-        except duckdb.Error as error:
-            raise _as_build_error(error, self.where) from error
+            self.connection.execute(f"EXPLAIN\n{sql}")
+        except duckdb.Error as explained:
+            match = _PLACE.search(str(explained))
+            if match:
+                column = 0 if match[3].startswith("...") else len(match[4]) - len(match[1])
+                return _as_build_error(error, Where(self.where.file, int(match[2]) - 1, column + 1))
+        return _as_build_error(error, self.where)
 
 
 @contextmanager
@@ -259,17 +268,15 @@ def _write(batches: Iterator[pa.RecordBatch], columns: Sequence[Column], node: N
 
 
 def _as_build_error(error: duckdb.Error, where: Where) -> BuildError:
-    """DuckDB's message, in one line, at its line of the file."""
-    text = str(error)
-    line = _LINE.search(text)
-    paragraphs = [part for part in text.split("\n\n") if part and not part.startswith("LINE ")]
-    message = " ".join(paragraphs[0].split()) if paragraphs else type(error).__name__
+    """DuckDB's message, in one line, with the nearest of the columns that it would have known."""
+    text = str(error).strip()
+    message = text.splitlines()[0] if text else type(error).__name__
     candidates = re.search(r"Candidate bindings: (.*)", text)
     missing = re.search(r'column "([^"]+)" not found', text)
     hint = None
     if candidates and missing:
         hint = did_you_mean(missing[1], re.findall(r'"([^"]+)"', candidates[1]))
-    return BuildError(f"DuckDB: {message}", where=Where(where.file, int(line[1]) if line else 0), hint=hint)
+    return BuildError(f"DuckDB: {message}", where=where, hint=hint)
 
 
 def quoted(name: str) -> str:

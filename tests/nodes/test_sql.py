@@ -234,3 +234,172 @@ def test_rows_that_are_made_of_others_know_their_seeds(desk: Desk, sql: str) -> 
     rows = desk.run(sql)
     seeds = [row for row in rows if row[ROOTS]]
     assert seeds or "where false" in sql or "(select count(*)" in sql
+
+
+def test_groups_and_joins_have_ids_of_what_they_are_made_of(desk: Desk) -> None:
+    all_rows = {row["txt"]: row[ID] for row in desk.run('select txt, count(*) as n from "t" group by txt')}
+    some_rows = {row["txt"]: row[ID] for row in desk.run('select txt, max(id) as m from "t" where g = 1 group by 1')}
+    assert some_rows.items() <= all_rows.items()
+    one = {
+        (row["a"], row["b"]): row[ID] for row in desk.run('select t.id as a, u.id as b from "t" join "u" using (id)')
+    }
+    two = {
+        (row["a"], row["b"]): row[ID]
+        for row in desk.run('select t.id as a, u.id as b, y from "t" join "u" using (id) where y > 1')
+    }
+    assert set(two.values()) <= set(one.values()) or len(one) != len(desk.rows(desk.tables["t"]))
+
+
+def test_the_roots_of_a_group_are_those_of_its_rows(desk: Desk) -> None:
+    roots: dict[object, set[str]] = {}
+    for row in _rows("t"):
+        roots.setdefault(row["g"], set()).update(row[ROOTS])
+    found = {row["g"]: set(row[ROOTS]) for row in desk.run('select g, count(*) as n from "t" group by g')}
+    assert found == roots
+    distinct = {row["g"]: set(row[ROOTS]) for row in desk.run('select distinct g from "t"')}
+    assert distinct == roots
+
+
+def test_a_row_keeps_the_smallest_of_very_many_roots(tmp_path: Path) -> None:
+    desk = Desk(open_store(str(tmp_path / "store")), tmp_path)
+    rows = [{"k": "x", "v": number, ID: f"{number:032}", ROOTS: [f"{number:032}"]} for number in range(3000)]
+    desk.put("a.b", rows)
+    (row,) = desk.run('select count(*) as n from "a.b"')
+    assert row[ROOTS] == [f"{number:032}" for number in range(1000)]
+    desk.store.close()
+
+
+def test_the_ids_of_inputs_can_be_read_and_joined_on(tmp_path: Path) -> None:
+    desk = Desk(open_store(str(tmp_path / "store")), tmp_path)
+    desk.put("u", _rows("u"))
+    parent = Column("_bq_parent", "varchar")
+    made = [
+        {"k": "x", "v": n, "_bq_parent": row[ID], ID: f"made{n}", ROOTS: row[ROOTS]} for n, row in enumerate(_rows("u"))
+    ]
+    desk.put("a.b", made, [*TYPES["a.b"], parent])
+    rows = desk.run('select u.id, v, u._bq_id as above from "u" join "a.b" b on b._bq_parent = u._bq_id')
+    assert len(rows) == 30
+    assert all(row["above"] == row[ROOTS][0] for row in rows)
+    assert desk.build('select * from "a.b"').user_columns == ("k", "v")
+    assert desk.build('select *, _bq_parent is null as orphan from "a.b"').user_columns == ("k", "v", "orphan")
+    desk.store.close()
+
+
+@pytest.mark.parametrize(
+    ("sql", "message", "line", "hint"),
+    [
+        ('select\n  idd\nfrom "t"', '"idd" not found', 2, "did you mean 'id'?"),
+        ('select id + txt from "t"', "DuckDB: ", 1, None),
+        ('select id,\n cast(txt as integer) as n from "t"', "Could not convert", 0, None),
+        ('select t.id, u.id from "t" join "u" using (id)', "two columns are called `id`", 0, "with AS"),
+        ('select id, 1 as ID from "t"', "two columns are called `ID`", 0, "with AS"),
+        ('select _bq_id, id from "t"', "`_bq_id` is bqbuild's own", 0, "AS source_id"),
+        ('select nofunction(id) from "t"', "nofunction", 1, None),
+        ("select * from nobody", "`nobody` is not an input", 1, "ref('model')"),
+        ("select 170141183460469231731687303715884105727::hugeint as big", "out of range", 0, None),
+        ("select error('boom') as x", "boom", 0, None),
+    ],
+)
+def test_a_failure_names_the_file_and_where_it_can_the_line(
+    desk: Desk, sql: str, message: str, line: int, hint: str | None
+) -> None:
+    with pytest.raises((BuildError, ProjectError)) as caught:
+        desk.build(sql)
+    error = caught.value
+    assert message in error.message
+    assert "\n" not in error.message
+    assert error.where is not None
+    assert (error.where.file, error.where.line) == ("models/m.sql", line)
+    assert hint is None or hint in str(error.hint)
+
+
+@pytest.mark.parametrize(
+    ("value", "stored", "kind"),
+    [
+        ("sum(1)", 1, "bigint"),
+        ("1::hugeint", 1, "bigint"),
+        ("1::uhugeint", 1, "bigint"),
+        ("1::utinyint", 1, "utinyint"),
+        ("1.50::decimal(10, 2)", None, "decimal(10,2)"),
+        ("'a'::enum('a', 'b')", "a", "varchar"),
+        ("'7d5c0b4e-4d3b-4a53-9b63-3f4b1b2a7c11'::uuid", "7d5c0b4e-4d3b-4a53-9b63-3f4b1b2a7c11", "varchar"),
+        ("interval 1 day", "1 day", "varchar"),
+        ("'101'::bit", "101", "varchar"),
+        ("null", None, "integer"),
+        ("{'a': 1, 'b': [1, 2]}", {"a": 1, "b": [1, 2]}, "struct(a integer, b integer[])"),
+        ("map {'k': 1}", [("k", 1)], "map(varchar, integer)"),
+        ("[[1], null]", [[1], None], "integer[][]"),
+        ("'{\"a\": 1}'::json", '{"a": 1}', "json"),
+        ("timestamp '2024-01-01 00:00:00'", None, "timestamp"),
+        ("timestamptz '2024-01-01 00:00:00'", None, "timestamp with time zone"),
+        ("'a\\0b'", "a\\0b", "varchar"),
+        ("chr(0) || 'x'", "\0x", "varchar"),
+        ("'nan'::double = 'nan'::double", True, "boolean"),
+        ("time '12:00:00'", None, "time"),
+        ("'x'::blob", b"x", "blob"),
+    ],
+)
+def test_types_that_tables_lack_are_stored_as_the_nearest(desk: Desk, value: str, stored: object, kind: str) -> None:
+    table = desk.build(f"select {value} as v")
+    assert table.columns[0].type == kind
+    if stored is not None:
+        assert desk.rows(table)[0]["v"] == stored
+
+
+def test_a_type_that_no_table_can_hold_says_so(desk: Desk) -> None:
+    with pytest.raises(BuildError, match="union"):
+        desk.build("select union_value(num := 2) as u")
+
+
+def test_volatile_models_may_look_at_the_clock(desk: Desk) -> None:
+    with pytest.raises(ProjectError, match="another value every time"):
+        desk.build("select now() as t")
+    assert desk.build("select now() as t, random() as r", volatile=True).rows == 1
+
+
+def test_nothing_outside_the_store_can_be_read(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+    known = [1, 2, 3]  # a variable of Python that DuckDB would take for a table
+    for sql in (f"select * from '{tmp_path}/secret.csv'", "select * from known"):
+        with pytest.raises((BuildError, ProjectError)):
+            desk.build(sql)
+    assert known
+
+
+def test_sums_of_many_doubles_are_the_same_whatever_the_threads_do(tmp_path: Path) -> None:
+    chance = random.Random(0)
+    rows = [
+        {"id": n, "txt": f"g{n % 3}", "x": chance.uniform(-1e9, 1e9) * 10 ** (n % 7), "g": n % 2, "l": None, "j": None}
+        | {"unread": None, ID: f"{n:032}", ROOTS: []}
+        for n in range(300_000)
+    ]
+    digests = set()
+    sql = 'select txt, sum(x) as s, avg(x) as a, stddev(x) as d from "t" group by txt'
+    for attempt in range(2):
+        desk = Desk(open_store(str(tmp_path / f"store{attempt}")), tmp_path)
+        chance.shuffle(rows)
+        desk.put("t", rows)
+        digests |= {desk.build(sql).digest for _ in range(2)}
+        desk.store.close()
+    assert len(digests) == 1
+
+
+def test_what_cannot_be_compiled_runs_as_it_is_written_and_warns(desk: Desk) -> None:
+    desk.warnings.clear()
+    sql = (
+        'select g, len("list(unread)") as n from (select g, list(unread) from "t" group by g); -- named by its text;\n'
+    )
+    rows = desk.run(sql)
+    assert _user(rows) == _as_duckdb_has_it(desk, sql)
+    assert len({row[ID] for row in rows}) == len(rows)
+    assert "can't be followed" in desk.warnings[0]
+
+
+def test_an_input_without_rows_or_without_roots_is_all_right(tmp_path: Path) -> None:
+    desk = Desk(open_store(str(tmp_path / "store")), tmp_path)
+    desk.put("u", [])
+    for sql in ('select * from "u"', 'select y, count(*) as n from "u" group by y', 'select distinct y from "u"'):
+        assert desk.run(sql) == []
+    (row,) = desk.run('select count(*) as n, sum(y) as s from "u"')
+    assert (row["n"], row["s"], row[ROOTS]) == (0, None, [])
+    desk.store.close()

@@ -526,6 +526,14 @@ def _parse_expression(sql: str) -> exp.Expr:
     return _parse(f"SELECT {sql}").expressions[0].pop()  # type: ignore[no-any-return]  # sqlglot's lists are untyped
 
 
+def hide_shown(tree: exp.Expr, tables: Mapping[int, str], shown: Mapping[str, tuple[str, ...]]) -> None:
+    """Keep the columns of `shown` out of the stars of a query that is otherwise left as it is written."""
+    for select in tree.find_all(exp.Select):
+        parts = [part.this if isinstance(part, exp.From | exp.Join) else part for part in _from_parts(select)]
+        inputs = [(part, shown.get(tables.get(id(part), ""), ())) for part in parts]
+        _hide(select, [_Source(part.alias_or_name, Lineage(True, names)) for part, names in inputs if names])
+
+
 def shown_columns(schemas: Schemas, mentioned: frozenset[str]) -> dict[str, tuple[str, ...]]:
     """Of each input, which of bqbuild's own columns the query may see, since it names them."""
     return {

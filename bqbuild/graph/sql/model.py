@@ -11,8 +11,8 @@ from sqlglot import exp
 from bqbuild.core.errors import Where
 from bqbuild.core.records import LINEAGE_COLUMNS, ROOTS, Column
 from bqbuild.graph.sql.identity import sql_identity
-from bqbuild.graph.sql.ids import ROW_ID, ROW_ROOTS, Compiler, shown_columns
-from bqbuild.graph.sql.parsing import base_tables, parse_query
+from bqbuild.graph.sql.ids import ROW_ID, ROW_ROOTS, Compiler, hide_shown, shown_columns
+from bqbuild.graph.sql.parsing import base_tables, parse_query, without_semicolon
 from bqbuild.graph.sql.reads import columns_given, columns_read
 from bqbuild.graph.sql.safety import check_query
 
@@ -22,13 +22,15 @@ Schemas = Mapping[str, Sequence[Column] | None]
 
 @dataclass(frozen=True, slots=True)
 class CompiledSql:
-    """A query that also gives `__bq_id` and `__bq_roots`, as its last two columns, where `has_lineage`.
+    """A query that also gives `__bq_id` and `__bq_roots`, as its last two columns, where `has_lineage`; `written` is
+    the user's own, over inputs under their own names.
 
-    It reads each input as `bq_rows."name"` (the user's columns, those of `shown`, `__bq_id`, `__bq_roots`) or as
+    `sql` reads each input as `bq_rows."name"` (the user's columns, those of `shown`, `__bq_id`, `__bq_roots`) or as
     `bq_plain."name"` (the user's columns alone). Where not `unique`, rows that share an id must be numbered.
     """
 
     sql: str
+    written: str
     has_lineage: bool
     unique: bool
     shown: Mapping[str, tuple[str, ...]]
@@ -37,8 +39,9 @@ class CompiledSql:
 class SqlModel:
     """One analysed query. Made by `analyse_sql`; everything costly is found when it is first asked for."""
 
-    def __init__(self, tree: exp.Expr) -> None:
+    def __init__(self, tree: exp.Expr, body: str) -> None:
         self._tree = tree
+        self._body = body
 
     @cached_property
     def identity(self) -> str:
@@ -68,20 +71,30 @@ class SqlModel:
 
     def compile(self, schemas: Schemas) -> CompiledSql:
         """The query with row ids and roots; `schemas` are those of the inputs' tables, lineage columns included."""
-        holder = exp.Subquery(this=self._tree.copy())
-        names = {
-            id(table): self._names[id(original)]
-            for original, table in zip(self._tree.find_all(exp.Table), holder.find_all(exp.Table), strict=True)
-            if id(original) in self._names
-        }
+        holder, names = self._copy()
         shown = shown_columns(schemas, self.mentioned)
+        written = self._written(shown)
         lineage = Compiler(names, schemas, shown).query(holder.this, {}, emit=True)
         sql = holder.this.sql(dialect="duckdb", comments=False)
         if lineage is None:
-            return CompiledSql(sql, has_lineage=False, unique=False, shown=shown)
+            return CompiledSql(sql, written, has_lineage=False, unique=False, shown=shown)
         hidden = f'"{ROW_ID}", "{ROW_ROOTS}"'
         ordered = f"SELECT * EXCLUDE ({hidden}), {hidden} FROM ({sql}) AS __bq"
-        return CompiledSql(ordered, has_lineage=True, unique=lineage.unique, shown=shown)
+        return CompiledSql(ordered, written, has_lineage=True, unique=lineage.unique, shown=shown)
+
+    def _written(self, shown: Mapping[str, tuple[str, ...]]) -> str:
+        """The user's text; only where it names bqbuild's own columns, and stars must not, it is written anew."""
+        if not any(shown.values()):
+            return without_semicolon(self._body)
+        holder, names = self._copy()
+        hide_shown(holder, names, shown)
+        return holder.this.sql(dialect="duckdb", comments=False)  # type: ignore[no-any-return]  # `this` is untyped
+
+    def _copy(self) -> tuple[exp.Subquery, dict[int, str]]:
+        """A copy of the tree, with a parent, and the names of the inputs by the id() of their nodes in it."""
+        holder = exp.Subquery(this=self._tree.copy())
+        pairs = zip(self._tree.find_all(exp.Table), holder.find_all(exp.Table), strict=True)
+        return holder, {id(table): self._names[id(node)] for node, table in pairs if id(node) in self._names}
 
     @cached_property
     def _names(self) -> dict[int, str]:
@@ -96,4 +109,4 @@ def analyse_sql(body: str, where: Where, *, volatile: bool = False, refs: Collec
     """
     tree = parse_query(body, where)
     check_query(tree, where, volatile=volatile, refs=refs)
-    return SqlModel(tree)
+    return SqlModel(tree, body)

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import sqlglot
 from sqlglot import exp
+from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.errors import ParseError, SqlglotError, TokenError
+from sqlglot.tokens import TokenType
 
 from bqbuild.core.errors import ProjectError, Where
 
@@ -32,6 +34,15 @@ def parse_query(body: str, where: Where) -> exp.Expr:
     if not isinstance(found[0], QUERIES):
         raise ProjectError(f"{_statement(found[0])} is not a query", where=where, hint="a SQL model is one SELECT")
     return found[0]
+
+
+def without_semicolon(body: str) -> str:
+    """The text of a query that is to stand in parentheses; lines stay where they are."""
+    tokens = DuckDB().tokenize(body)
+    while tokens and tokens[-1].token_type is TokenType.SEMICOLON:
+        body = body[: tokens[-1].start]
+        tokens = tokens[:-1]
+    return body
 
 
 def place_of(node: exp.Expr, where: Where) -> Where:
