@@ -7,12 +7,12 @@ theirs with an entry point of the group `bqbuild.providers`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
 from bqbuild.config.specs import ConnectionSpec
 from bqbuild.core.errors import ProjectError, did_you_mean
+from bqbuild.core.loading import load
 from bqbuild.llm.base import ProviderKind
 
 PROVIDERS: Mapping[str, str] = {
@@ -21,12 +21,6 @@ PROVIDERS: Mapping[str, str] = {
 }
 
 ENTRY_POINTS = "bqbuild.providers"
-
-
-def load(name: str) -> Any:
-    """The attribute that `module:attribute` names; its module is imported now, not before."""
-    module, _, attribute = name.partition(":")
-    return getattr(import_module(module), attribute)
 
 
 def provider_kind(name: str) -> ProviderKind:

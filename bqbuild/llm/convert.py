@@ -113,7 +113,10 @@ def _tensors(tensors: list[ReaderTensor], config: dict[str, Any]) -> Iterator[tu
 
 
 def _rotary_halves(weight: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
-    """GGUF keeps rotary pairs side by side, transformers in two halves of a head: [heads, dim/2, 2, in] → [.., 2, dim/2, ..]."""
+    """GGUF keeps rotary pairs side by side, transformers in two halves of a head.
+
+    [heads, dim / 2, 2, in] becomes [heads, 2, dim / 2, in].
+    """
     pairs = weight.reshape(heads, weight.shape[0] // heads // 2, 2, weight.shape[1])
     return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(weight.shape))
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from bqbuild.config.specs import ConnectionSpec
 from bqbuild.core.errors import ProjectError
-from bqbuild.llm import load
+from bqbuild.core.loading import load
 from bqbuild.llm.base import Provider, Warn
 from bqbuild.llm.redaction import bare_url, is_http_url
 

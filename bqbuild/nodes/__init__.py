@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import cast
 
+from bqbuild.core.loading import load
 from bqbuild.nodes.base import RowKind, TableKind
 
 TABLE_KINDS = {
@@ -25,7 +25,7 @@ ROW_KINDS = {
 }
 """Kinds whose rows stream."""
 
-SEMANTICS = {name: 1 for name in (*TABLE_KINDS, *ROW_KINDS)}
+SEMANTICS = dict.fromkeys((*TABLE_KINDS, *ROW_KINDS), 1)
 """The version of each kind's meaning: bumped on purpose, never by a release. Part of every build key of the kind."""
 
 HEAVY_KINDS = frozenset({"train", "evaluate"})
@@ -34,14 +34,9 @@ HEAVY_KINDS = frozenset({"train", "evaluate"})
 
 def table_kind(name: str) -> TableKind:
     """The table kind of that name."""
-    return cast(TableKind, _load(TABLE_KINDS[name]))
+    return cast(TableKind, load(TABLE_KINDS[name])())
 
 
 def row_kind(name: str) -> RowKind:
     """The row kind of that name."""
-    return cast(RowKind, _load(ROW_KINDS[name]))
-
-
-def _load(target: str) -> object:
-    module, _, attribute = target.partition(":")
-    return getattr(import_module(module), attribute)()
+    return cast(RowKind, load(ROW_KINDS[name])())

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from bqbuild.config.prompts import RenderError
 from bqbuild.config.specs import FilterRule
 from bqbuild.core.records import ID, Node

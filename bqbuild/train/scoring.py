@@ -10,6 +10,7 @@ import torch
 from lm_eval.api.model import TemplateLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bqbuild.core.errors import BuildError
 from bqbuild.train.trees import Tree, TreeBuilder, plant, tree_size
 
 TREE_TOKENS = 512
@@ -103,12 +104,12 @@ class TreeLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         return scores
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
-        """Perplexities of whole texts are no task of ours. Always raises NotImplementedError."""
-        raise NotImplementedError("bqbuild evaluates no rolling log-likelihoods")
+        """Perplexities of whole texts are no task of ours. Always raises BuildError."""
+        raise BuildError("bqbuild evaluates no rolling log-likelihoods")
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
-        """Generative tasks are none of ours. Always raises NotImplementedError."""
-        raise NotImplementedError("bqbuild evaluates no generative tasks")
+        """Generative tasks are none of ours. Always raises BuildError."""
+        raise BuildError("bqbuild evaluates no generative tasks")
 
 
 def tree_logits(model: PreTrainedModel, tree: Tree, nodes: Sequence[int], *, masked: bool = True) -> torch.Tensor:
