@@ -14,7 +14,7 @@ from bqbuild.llm.limits import Limiter
 from bqbuild.llm.redaction import Redactor
 
 
-class ConnectionDown(ProviderError):  # noqa: N818  it says what is so
+class ConnectionDown(ProviderError):
     """The connection was given up: nothing more is sent over it in this run."""
 
 

@@ -14,7 +14,7 @@ from bqbuild.core.errors import BqError
 from bqbuild.llm.json_reply import Number
 
 
-class Unusable(BqError):  # noqa: N818  it says what a reply is
+class Unusable(BqError):
     """A reply that makes no row. `reason` is `unparsable`, `truncated`, `refused` or `empty`; `hint` is what the LLM
     should have written, for the re-ask."""
 

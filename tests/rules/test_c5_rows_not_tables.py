@@ -57,7 +57,11 @@ def test_c5_another_prompt_asks_its_own_rows_and_what_reads_them(built: Space) -
         ("grade: [primary, undergraduate]", "grade: [primary, undergraduate, graduate]", 4),
         ("params: {temperature: 0.7, max_tokens: 200}", "params: {temperature: 0.7, max_tokens: 300}", 8),
         ("    matrix: {grade", "    samples: 2\n    matrix: {grade", 8),
-        ("columns: {question: string, answer: string}}", "columns: {question: string, answer: string}, explode: true}", 0),
+        (
+            "columns: {question: string, answer: string}}",
+            "columns: {question: string, answer: string}, explode: true}",
+            0,
+        ),
     ],
     ids=["a cell more", "another parameter", "a second sample", "another parser"],
 )
