@@ -34,9 +34,8 @@ def parse_command(settings: Settings, sources: Sequence[str], update_sources: bo
         print_json(found | {"sources_changed": changes} if update_sources else found)
         return
     kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(found["kinds"].items()))
-    click.echo(
-        f"{found['project']} ({found['target']}): {kinds or 'no models'}, {found['prompts']} prompts; no mistakes"
-    )
+    prompts = f"{found['prompts']} prompt{'' if found['prompts'] == 1 else 's'}"
+    click.echo(f"{found['project']} ({found['target']}): {kinds or 'no models'}; {prompts}; no mistakes")
 
 
 def _update(settings: Settings, sources: Sequence[str]) -> list[str]:
