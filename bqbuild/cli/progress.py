@@ -179,14 +179,14 @@ class Display:
         """What came of tests, behind `separator`; empty where there were none."""
         if not self._tests:
             return ""
-        return separator + tests_summary([test.status for test in self._tests])
+        return separator + sum_up_tests([test.status for test in self._tests])
 
     def _print(self, text: Text, *, always: bool = False) -> None:
         if not self._is_quiet or always:
             self._console.print(text)
 
 
-def tests_summary(statuses: list[str]) -> str:
+def sum_up_tests(statuses: list[str]) -> str:
     """`12 tests: 10 pass, 1 warn, 1 fail`."""
     parts = [f"{number} {status}" for status in (*TEST_STYLES, "error") if (number := statuses.count(status))]
     return f"{_count(len(statuses), 'test')}: {', '.join(parts)}"

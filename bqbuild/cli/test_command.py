@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bqbuild.cli.output import print_json
-from bqbuild.cli.progress import Display, tests_summary
+from bqbuild.cli.progress import Display, sum_up_tests
 from bqbuild.cli.selection import chosen_nodes, selection_options
 from bqbuild.cli.settings import Settings, command
 from bqbuild.core.errors import BqError
@@ -39,7 +39,7 @@ def test_command(settings: Settings, selected: Sequence[str], exclude: Sequence[
     if as_json:
         print_json({"results": results, "succeeded": not {"fail", "error"} & set(statuses)})
     elif tests:
-        settings.say(tests_summary(statuses))
+        settings.say(sum_up_tests(statuses))
     else:
         settings.say("Nothing to do: the selected models have no tests.")
     return 1 if {"fail", "error"} & set(statuses) else 0
