@@ -38,6 +38,10 @@ COMMANDS = {
 """The commands and the line of help of each; a command is the function of its name in the module of its name."""
 
 
+INTERRUPTED = 130
+"""The exit code of Ctrl-C, as shells have it."""
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module when the command is asked for."""
 
@@ -94,6 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `bqbuild ls | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    if code == INTERRUPTED:
+        # exiting the usual way would wait for what goes on in threads, a training for hours
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
@@ -111,7 +119,7 @@ def _run(arguments: list[str]) -> int:
         return 2
     except (click.Abort, KeyboardInterrupt):
         _say("stopped; every answer that came is kept, and the next run goes on from there", color)
-        return 130
+        return INTERRUPTED
     except BqError as error:
         if is_debugging:
             traceback.print_exc()

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from bqbuild.core.errors import BqError
 from bqbuild.core.events import (
@@ -37,6 +38,10 @@ from bqbuild.run.session import Session
 from bqbuild.run.state import State
 from bqbuild.run.testing import tests_of
 from bqbuild.run.whole import build_table
+
+
+INTERRUPT_SECONDS = 5.0
+"""How long Ctrl-C waits for calls to be let go."""
 
 
 class Run:
@@ -155,7 +160,7 @@ def run(
         emit(Warned(f"`{name}` is read as it was built, though its declaration has changed since; select it too", name))
     emit(RunStarted(tuple((name, session.node(name).kind) for name in chosen)))
     try:
-        results = asyncio.run(_execute(session, state, chosen, options, emit))
+        results = _drive(_execute(session, state, chosen, options, emit))
     finally:
         if options.publish and state.moved:
             session.store.environments.move(session.environment, state.moved)
@@ -167,3 +172,20 @@ async def _execute(
     session: Session, state: State, names: Sequence[NodeName], options: RunOptions, emit: Listener
 ) -> list[NodeResult]:
     return await Run(session, state, names, options, emit).execute()
+
+
+def _drive(work: Coroutine[Any, Any, list[NodeResult]]) -> list[NodeResult]:
+    """Run the loop to the end of `work`. Unlike asyncio.run, Ctrl-C does not wait for what goes on in threads: a
+    training that is under way may take hours, and everything that was recorded is safe."""
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(work)
+    except KeyboardInterrupt:
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            loop.run_until_complete(asyncio.wait(tasks, timeout=INTERRUPT_SECONDS))
+        raise
+    finally:
+        loop.close()
