@@ -5,10 +5,12 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from bqbuild.config.lock import read_lock
@@ -16,7 +18,7 @@ from bqbuild.config.project import LOCK, Project
 from bqbuild.config.specs import SourceSpec
 from bqbuild.core.errors import BuildError, StoreError, Where, did_you_mean
 from bqbuild.core.events import Counts, NodeProgress
-from bqbuild.core.hashing import digest
+from bqbuild.core.hashing import SCHEME, canonical_json, digest_bytes
 from bqbuild.core.ids import row_id
 from bqbuild.core.records import ID, ROOTS, Column, Node, Table
 from bqbuild.nodes.base import BuildContext, Built
@@ -173,12 +175,15 @@ def _typed_batches(node: Node, files: Sequence[SourceFile], columns: Sequence[Co
             yield _TypedBatch(file, lines, name_rows(file, batch, values), values)
 
 
+_CONTENT = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
+
 _NameRows = Callable[[SourceFile, Batch, Mapping[str, list[Any]]], list[str]]
 
 
 def _by_key(node: Node) -> _NameRows:
     """Ids from the declared key."""
     key: list[str] = node.spec.key
+    name_row = key_ids(node.name)
 
     def name_rows(file: SourceFile, batch: Batch, values: Mapping[str, list[Any]]) -> list[str]:
         ids = []
@@ -186,10 +191,23 @@ def _by_key(node: Node) -> _NameRows:
             if None in parts:
                 missing = key[parts.index(None)]
                 raise BuildError(f"the key column `{missing}` is NULL", where=Where(file.shown_as, line))
-            ids.append(row_id("source", node.name, [plain(part) for part in parts]))
+            ids.append(name_row(parts))
         return ids
 
     return name_rows
+
+
+def key_ids(source: str) -> Callable[[Sequence[Any]], str]:
+    """The id that a key makes: `row_id("source", source, key)`, but fast where the key is text and integers."""
+    head = canonical_json([SCHEME, ["source", source]]).encode()[:-2] + b","
+
+    def identify(key: Sequence[Any]) -> str:
+        if {*map(type, key)} <= {str, int}:
+            with suppress(TypeError):  # an integer of more than 64 bits
+                return digest_bytes(head + orjson.dumps(list(key)) + b"]]")
+        return row_id("source", source, [plain(part) for part in key])
+
+    return identify
 
 
 def _by_content(node: Node) -> _NameRows:
@@ -202,7 +220,8 @@ def _by_content(node: Node) -> _NameRows:
         ids = []
         names = list(values)
         for parts in zip(*values.values(), strict=True):
-            content = digest({name: plain(part) for name, part in zip(names, parts, strict=True) if part is not None})
+            given = {name: part for name, part in zip(names, parts, strict=True) if part is not None}
+            content = digest_bytes(orjson.dumps(given, default=plain, option=_CONTENT))
             half = int(content[:16], 16)
             ids.append(row_id("source", node.name, content, occurrences[half]))
             occurrences[half] += 1

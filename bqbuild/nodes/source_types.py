@@ -47,10 +47,12 @@ class TypeGuess:
 
     def see(self, batch: Batch) -> None:
         """Take a batch of rows into account."""
-        kinds = self._kinds
+        kinds, kind_of = self._kinds, self._kind
         for _, row in batch:
             for name, value in row.items():
-                kinds[name] = kinds.get(name, 0) | self._kind(value)
+                kind = kind_of(value)
+                if name not in kinds or kind & ~kinds[name]:
+                    kinds[name] = kinds.get(name, 0) | kind
 
     def columns(self) -> list[Column]:
         """The guess. A column that is always NULL is varchar."""
@@ -94,6 +96,7 @@ class Typed:
 
     def __init__(self, columns: Sequence[Column], *, textual: bool) -> None:
         self.columns = tuple(columns)
+        self._textual = textual
         self._names = frozenset(column.name for column in columns)
         self._casts = {column.name: _cast_for(column.type, textual) for column in columns}
 
@@ -109,6 +112,8 @@ class Typed:
     def _column(self, file: SourceFile, batch: Batch, column: Column) -> list[Any]:
         name, cast = column.name, self._casts[column.name]
         values = [row.get(name) for _, row in batch]
+        if not self._textual and _fits_as_it_is(values, column.type):
+            return values
         try:
             return [None if value is None else cast(value) for value in values]
         except (DoesNotFitError, pa.ArrowException):
@@ -118,6 +123,21 @@ class Typed:
                 except (DoesNotFitError, pa.ArrowException):
                     raise _misfit(file, line, column, value) from None
             raise
+
+
+def _fits_as_it_is(values: list[Any], type_name: str) -> bool:
+    """Whether a look at the Python types tells that no value needs a cast: the usual case, and ten times as fast."""
+    expected = _AS_IT_IS.get(type_name)
+    types = set(map(type, values)) - {type(None)}
+    if expected is None or not types <= {expected}:
+        return False
+    if expected is int:
+        numbers = [value for value in values if value is not None]
+        return not numbers or (min(numbers) >= BIGINT_MIN and max(numbers) <= BIGINT_MAX)
+    return True
+
+
+_AS_IT_IS: Mapping[str, type] = {"bigint": int, "double": float, "boolean": bool, "varchar": str}
 
 
 def _misfit(file: SourceFile, line: int, column: Column, value: object) -> BuildError:

@@ -22,7 +22,7 @@ from bqbuild.core.errors import BqError, BuildError, ProjectError
 from bqbuild.core.ids import row_id
 from bqbuild.core.records import ID, ROOTS, Column, Node, NodeName, Table
 from bqbuild.nodes.base import BuildContext
-from bqbuild.nodes.source import SourceKind, infer_columns, source_origins
+from bqbuild.nodes.source import SourceKind, infer_columns, key_ids, source_origins
 from bqbuild.nodes.source_files import files_digest, source_files
 from bqbuild.store import open_store
 from bqbuild.store.base import Store
@@ -669,3 +669,10 @@ def _build(bench: Bench, project: Any, name: str) -> None:
     node: Node = project.nodes[NodeName(name)]
     context = BuildContext(node.name, project, bench.store, bench.root / "scratch", lambda _: None, _no_rows)
     SourceKind().build(node, {}, context)
+
+
+@pytest.mark.parametrize(
+    "key", [["a"], [1], ["ä\u0007\x7f\"\\", -3], [2**63], [2**70], [1.5], [True], ["x", None, 2], ["\u2028"]]
+)
+def test_the_fast_id_of_a_key_is_its_id(key: list[Any]) -> None:
+    assert key_ids("nötes")(key) == row_id("source", "nötes", key)

@@ -22,7 +22,8 @@ from bqbuild.nodes.readers.base import (
 )
 from bqbuild.nodes.source_files import SourceFile
 
-_LONG_NUMBER = re.compile(rb"\d{19}")
+_DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else 32 for byte in range(256))
+_LONG_NUMBER = b"0" * 19
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -60,7 +61,7 @@ def _object(file: SourceFile, line: bytes, number: int) -> Row:
 def _loads(line: bytes) -> Any:
     """orjson, but for numbers so long that it would round them."""
     value = orjson.loads(line)
-    return json.loads(line, parse_constant=_refuse) if _LONG_NUMBER.search(line) else value
+    return json.loads(line, parse_constant=_refuse) if _LONG_NUMBER in line.translate(_DIGITS) else value
 
 
 def _broken(file: SourceFile, line: bytes, number: int, error: ValueError) -> BuildError:
