@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from bqbuild.core.loading import load
-from bqbuild.nodes.base import RowKind, TableKind
+
+if TYPE_CHECKING:  # a command that builds nothing should not wait for pyarrow
+    from bqbuild.nodes.base import RowKind, TableKind
 
 TABLE_KINDS = {
     "source": "bqbuild.nodes.source:SourceKind",
@@ -34,9 +36,9 @@ HEAVY_KINDS = frozenset({"train", "evaluate"})
 
 def table_kind(name: str) -> TableKind:
     """The table kind of that name."""
-    return cast(TableKind, load(TABLE_KINDS[name])())
+    return cast("TableKind", load(TABLE_KINDS[name])())
 
 
 def row_kind(name: str) -> RowKind:
     """The row kind of that name."""
-    return cast(RowKind, load(ROW_KINDS[name])())
+    return cast("RowKind", load(ROW_KINDS[name])())

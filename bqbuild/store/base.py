@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Protocol
 
 from bqbuild.core.errors import StoreError
 from bqbuild.core.hashing import Digest
 from bqbuild.core.records import CallKey, CallRecord, NodeName, Table, Trace
+
+if TYPE_CHECKING:  # a command that reads no rows should not wait for it
+    import pyarrow as pa
 
 ORDER = "_bq_order"
 """A binary column that a writer sorts by and drops; for rows that finish out of order."""
