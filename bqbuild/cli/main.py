@@ -130,11 +130,19 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001  the outermost boundary: a user sees a sentence, --debug shows the rest
         if is_debugging:
             traceback.print_exc()
-        said = f"bqbuild failed: {type(error).__name__}: {error}"
-        _say(
-            said if is_debugging else f"{said}\n  hint: run with --debug for the traceback, and please report it", color
-        )
+        _say(_sentence(error, is_debugging), color)
         return 1
+
+
+def _sentence(error: Exception, is_debugging: bool) -> str:
+    """What to say of an error that nobody foresaw; a package of an extra that is not installed is the usual one."""
+    from bqbuild.core.loading import EXTRAS
+
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package in EXTRAS:
+        return f"this needs the package `{package}`, which is not installed\n  hint: pip install 'bqbuild[{EXTRAS[package]}]'"
+    said = f"bqbuild failed: {type(error).__name__}: {error}"
+    return said if is_debugging else f"{said}\n  hint: run with --debug for the traceback, and please report it"
 
 
 def _say(text: str, color: bool | None) -> None:

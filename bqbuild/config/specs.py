@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from bqbuild.config.settings import (
     ConnectionSpec,
@@ -175,11 +175,32 @@ class OutputSpec(Spec):
         return self
 
 
+def _whole(output: OutputSpec) -> OutputSpec:
+    if output.explode:
+        raise ValueError("one row in, one row out: only `synthesize` can explode")
+    return output
+
+
+WholeOutput = Annotated[OutputSpec, AfterValidator(_whole)]
+"""The output of a kind that makes one row of a reply."""
+
+
 class BudgetSpec(Spec):
     """Where a node stops buying."""
 
     calls: int | None = Field(default=None, ge=0)
     cost: float | None = Field(default=None, ge=0)
+
+
+def _written(value: object) -> object:
+    """`on_error: null` is the word, though YAML reads it as nothing."""
+    return "null" if value is None else value
+
+
+OnError = Annotated[
+    Literal["drop", "null", "fail"] | None,
+    BeforeValidator(_written, json_schema_input_type=Literal["drop", "null", "fail"] | None),
+]
 
 
 class LlmSpec(CommonSpec):
@@ -192,7 +213,7 @@ class LlmSpec(CommonSpec):
     params: dict[str, Value] = Field(default_factory=dict)
     output: OutputSpec
     carry: Texts | None = None
-    on_error: Literal["drop", "null", "fail"] | None = None
+    on_error: OnError = None
     max_error_rate: float = Field(default=0.05, ge=0, le=1)
     budget: BudgetSpec | None = None
 
@@ -209,6 +230,7 @@ class RefineSpec(LlmSpec):
     """Rewrites named columns of a row; `accept` is a SQL predicate over the row, with `<col>_before` at hand."""
 
     kind: Literal["refine"]
+    output: WholeOutput
     rounds: int = Field(default=1, ge=1)
     accept: str | None = None
 
@@ -226,6 +248,7 @@ class AnnotateSpec(LlmSpec):
     """Adds label columns."""
 
     kind: Literal["annotate"]
+    output: WholeOutput
     votes: int = Field(default=1, ge=1)
     pass_rate: PassRateSpec | None = None
 
@@ -235,7 +258,7 @@ class JudgeRule(Spec):
 
     prompt: str
     llm: str
-    output: OutputSpec
+    output: WholeOutput
     accept: str
     params: dict[str, Value] = Field(default_factory=dict)
 

@@ -102,7 +102,7 @@ def _refine(node: Node, project: Project, columns: Columns) -> Names:
         _require(node, columns, known, wanted, "accept")
     if node.spec.output.reasoning:
         added.append(node.spec.output.reasoning)
-    return None if given is None else [*_carried(node, given), *added]
+    return None if given is None else [*(name for name in _carried(node, given) if name not in added), *added]
 
 
 def _filter(node: Node, project: Project, columns: Columns) -> Names:

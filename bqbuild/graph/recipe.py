@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bqbuild.config.project import Project
-from bqbuild.config.specs import LlmSpec, Spec
+from bqbuild.config.specs import LlmSpec, OutputSpec, Spec
 from bqbuild.core.errors import Where
 from bqbuild.core.hashing import Digest, digest
 from bqbuild.core.records import Node, NodeName, ReadInput, Recipe
@@ -46,6 +46,8 @@ NOT_CONTENT = frozenset(
         "llm",
         "prompt",
         "params",
+        "output",
+        "on_error",
         "where",
         "accept",
         "sql",
@@ -59,6 +61,10 @@ NOT_CONTENT = frozenset(
     }
 )
 """The keys at the top of a declaration that cannot change a row of the node's table, or are counted in another form."""
+
+
+_ON_ERROR = {"synthesize": "drop", "refine": "keep", "annotate": "drop"}
+"""What `on_error` means to a kind where it is left out. Only refine has a meaning that cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +136,10 @@ def _python(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
 def _llm(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
     spec: LlmSpec = node.spec
     values = _asked(project, facts, spec.prompt, spec.llm, spec.params)
-    constrain = spec.output.constrain
-    values["constrain"] = facts_constrain(project, facts, spec.llm) if constrain is None else constrain
+    values["output"] = _output(spec.output)
+    values["constrain"] = _is_constrained(project, facts, spec.llm, spec.output)
+    if spec.on_error is not None and spec.on_error != _ON_ERROR[node.kind]:
+        values["on_error"] = spec.on_error
     for key in ("where", "accept"):
         text = getattr(spec, key, None)
         if text:
@@ -139,10 +147,22 @@ def _llm(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
     return values
 
 
-def facts_constrain(project: Project, facts: Facts, llm: str) -> bool:
-    """Whether the connection is sent schemas where the model does not say."""
-    declared = project.target.llms[llm].constrain
-    return facts.llms[llm].constrains if declared is None else declared
+def _output(output: OutputSpec) -> dict[str, Any]:
+    """What a reply becomes: without what is said about it, and without `constrain`, which is counted resolved."""
+    given = output.model_dump(mode="json", exclude_defaults=True, exclude={"constrain"})
+    columns = {
+        name: {key: value for key, value in column.items() if key != "description"}
+        for name, column in given["columns"].items()
+    }
+    return given | {"columns": columns}
+
+
+def _is_constrained(project: Project, facts: Facts, llm: str, output: OutputSpec) -> bool:
+    """Whether the schema is sent: the model says, else the connection, else what it is by itself."""
+    for declared in (output.constrain, project.target.llms[llm].constrain):
+        if declared is not None:
+            return declared
+    return facts.llms[llm].constrains
 
 
 def _asked(project: Project, facts: Facts, prompt: str, llm: str, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,7 +189,8 @@ def _filter(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
             asked = _asked(project, facts, judge.prompt, judge.llm, judge.params)
             values.update({f"rules.{rule.name}.{key}": value for key, value in asked.items()})
             declared["judge"] = {
-                "output": declared["judge"]["output"],
+                "output": _output(judge.output),
+                "constrain": _is_constrained(project, facts, judge.llm, judge.output),
                 "accept": parse_predicate(judge.accept, place).identity,
             }
         rules.append(declared)

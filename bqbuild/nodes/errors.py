@@ -47,7 +47,7 @@ def errors_table(errors: Sequence[RowError]) -> pa.Table:
 
 def write_errors(tables: Tables, errors: Sequence[RowError]) -> Table:
     """Store the errors; in an order of their own, so that equal errors are an equal table."""
-    ordered = sorted(errors, key=lambda error: (error.row_id, error.cell, error.reason))
+    ordered = sorted(errors, key=lambda error: (error.row_id, error.cell, error.reason, error.message, error.response))
     writer = tables.writer(ERRORS_SCHEMA)
     writer.write(errors_table(ordered))
     return writer.commit()

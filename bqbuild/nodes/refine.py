@@ -51,9 +51,10 @@ class RefineProgram:
                     where=node.places.get(f"output.columns.{name}", node.where),
                     hint=did_you_mean(name, input_schema.names),
                 )
-        carried = [field for field in carried_fields(node, input_schema) if field.name not in self._refined]
-        self._carried = [field.name for field in carried]
-        kept = carried_fields(node, input_schema)
+        # what an earlier refinement left in `<column>_before` gives way: it is the value before this node
+        replaced = {f"{name}_before" for name in self._refined}
+        kept = [field for field in carried_fields(node, input_schema) if field.name not in replaced]
+        self._carried = [field.name for field in kept if field.name not in self._refined]
         fields = [
             pa.field(field.name, output_type(node.spec.output, field.name)) if field.name in self._refined else field
             for field in kept

@@ -184,9 +184,8 @@ def _settle(ledger: Ledger, link: _Link, reason: str) -> _End:
         raise BuildError(f"`{node.name}` has parents that are not built")
     table = link.writer.commit()
     link.writer = None
-    tables = {"": table}
-    if stage.errors:
-        tables["errors"] = write_errors(ledger.session.store.tables, stage.errors)
-    output = Output(decision.key, tables)
+    # written where it is empty too: models and people may read it before anything has gone wrong
+    errors = write_errors(ledger.session.store.tables, stage.errors)
+    output = Output(decision.key, {"": table, "errors": errors})
     ledger.record(node, decision.key, inputs, output, stage.missing)
     return _End(node, "success", reason, output, stage.missing)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -39,7 +40,6 @@ from bqbuild.run.state import State
 from bqbuild.run.testing import tests_of
 from bqbuild.run.whole import build_table
 
-
 INTERRUPT_SECONDS = 5.0
 """How long Ctrl-C waits for calls to be let go."""
 
@@ -59,6 +59,7 @@ class Run:
         self.barriers = Barriers(self.ledger, tests_of(session, names) if options.tests else [])
         self.threads = asyncio.Semaphore(options.threads)
         self.machine = asyncio.Lock()
+        self.waiting = ThreadPoolExecutor(max(1, len(names)), thread_name_prefix="lease")
 
     async def execute(self) -> list[NodeResult]:
         """Build everything; returns the results in order. Never raises for a node's failure."""
@@ -68,6 +69,7 @@ class Run:
                     group.create_task(self._node(self.session.node(name)))
             await self.barriers.finish()
         finally:
+            self.waiting.shutdown(wait=False)
             await self.client.close()
         return [ending.result().result for ending in self.ledger.endings.values()]
 
@@ -116,11 +118,11 @@ class Run:
     async def _build(self, node: Node, decision: Decision) -> None:
         """Build one node, or the chain that begins with it, under leases."""
         chain = chain_from(self.ledger, node, self.barriers.names) if node.kind in ROW_KINDS else [node]
-        names = sorted(digest(["node", self.session.recipe(member.name).digest]) for member in chain)
+        names = sorted(digest(["node", member.name, self.session.recipe(member.name).digest]) for member in chain)
         with ExitStack() as leases:
             waited = False
-            for name in dict.fromkeys(names):
-                waited |= await asyncio.to_thread(leases.enter_context, self.session.store.leases.hold(name))
+            for name in names:
+                waited |= await self._wait_for(leases, name)
             if waited:
                 decision, _ = await asyncio.to_thread(self.ledger.state.decide, node)
                 if decision.action == CACHED:
@@ -134,6 +136,11 @@ class Run:
                     await build_chain(self.ledger, chain, decision)
                 else:
                     await build_table(self.ledger, node, decision)
+
+    async def _wait_for(self, leases: ExitStack, name: str) -> bool:
+        """Take a lease, in a thread of its own kind: were those who work among those who wait, all could wait."""
+        hold = self.session.store.leases.hold(name)
+        return await asyncio.get_running_loop().run_in_executor(self.waiting, leases.enter_context, hold)
 
     def _is_heavy(self, node: Node) -> bool:
         llms = self.session.project.target.llms

@@ -6,23 +6,20 @@ reply has to be asked for twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bqbuild.config.project import Project
 from bqbuild.core.hashing import canonical_json
-from bqbuild.core.records import CallKey, Node
+from bqbuild.core.records import Node
 from bqbuild.graph.matrix import expand_matrix, matrix_columns
-from bqbuild.nodes.base import Ask, RowProgram, Task
 from bqbuild.nodes.conversation import open_conversation
 from bqbuild.plan.bounds import (
     TOKENS_PER_MESSAGE,
-    most_input_tokens,
     most_output_tokens,
 )
 from bqbuild.plan.plan import NOTHING, UNKNOWN, Amount
-from bqbuild.run.desk import Desk
-from bqbuild.run.rows import RowFilter, RowGroup
+from bqbuild.run.replay import Replay
 
 Widths = Mapping[str, float | None]
 """The most tokens that a value of each column can be; None where that is not known."""
@@ -45,36 +42,29 @@ class Expected:
     widths: Widths = field(default_factory=dict)
 
 
-def forecast_rows(
-    node: Node, project: Project, program: RowProgram, groups: Iterable[RowGroup], desk: Desk, where: RowFilter | None
-) -> Expected:
-    """The calls of a node whose input is known: every prompt is rendered, every key looked up; nothing is sent."""
-    new: set[CallKey] = set()
-    cached = tasks = tokens_in = tokens_out = 0
-    for group in groups:
-        kept = where.keep(group) if where else group
-        opened = [task for tasks_of in program.tasks(kept.rows) for task in tasks_of]
-        asks = [ask for task in opened for ask in _first(task)]
-        tasks += len(opened)
-        keys = [desk.key(ask) for ask in asks]
-        found = desk.look_up(keys)
-        for ask, key in zip(asks, keys, strict=True):
-            if key in found or key in new:
-                cached += 1
-                continue
-            new.add(key)
-            tokens_in += most_input_tokens(ask.request)
-            tokens_out += most_output_tokens(ask.request.params) or 0
-    rounds = getattr(node.spec, "rounds", 1)
-    limited = most_output_tokens(_params(node, project)) is not None
-    price = project.target.llms[node.spec.llm].price
+def forecast_rows(node: Node, project: Project, found: Replay) -> Expected:
+    """The calls of a node whose input is known, from a replay of it. Exact but for what depends on new answers: the
+    later rounds of a refinement, and asking again."""
+    spec = node.spec
+    rounds = (getattr(spec, "rounds", 1) - 1) * found.stalled
+    limit = most_output_tokens(_params(node, project))
+    new = len(found.new)
+    later_in = None if limit is None else limit * len(spec.output.columns)
+    tokens_in = Amount(found.input_tokens, bool(new))
+    if rounds:
+        # a later round quotes what the one before it wrote
+        longest = found.input_tokens / new
+        tokens_in = UNKNOWN if later_in is None else Amount(found.input_tokens + rounds * (longest + later_in), True)
     expected = Expected(
-        rows=_rows(node, Amount(tasks)),
-        new_calls=Amount(len(new) * rounds, rounds > 1 and bool(new)),
-        cached_calls=Amount(cached),
-        input_tokens=Amount(tokens_in * rounds, bool(new)),
-        output_tokens=Amount(tokens_out * rounds, bool(new)) if limited or not new else UNKNOWN,
+        rows=Amount(found.rows) if not new else _rows(node, Amount(found.tasks)),
+        new_calls=Amount(new + rounds, bool(rounds)),
+        cached_calls=Amount(found.cached),
+        input_tokens=tokens_in,
+        output_tokens=UNKNOWN
+        if new and limit is None
+        else Amount(found.output_tokens + rounds * (limit or 0), bool(new)),
     )
+    price = project.target.llms[spec.llm].price
     expected.cost = _cost(expected, price.input, price.output)
     return expected
 
@@ -145,12 +135,3 @@ def _rows(node: Node, tasks: Amount) -> Amount:
         return Amount(tasks.value, bool(tasks.value))
     items = (node.spec.output.max_items if node.spec.output.explode else 1) or None
     return tasks.times(items)
-
-
-def _first(task: Task) -> list[Ask]:
-    try:
-        asks = list(next(task.steps))
-    except StopIteration:
-        return []
-    task.steps.close()
-    return asks

@@ -28,6 +28,7 @@ from bqbuild.run.forecast import (
     forecast_rows,
 )
 from bqbuild.run.options import RunOptions
+from bqbuild.run.replay import replay
 from bqbuild.run.rows import RowFilter, row_groups
 from bqbuild.run.scope import nodes_to_build
 from bqbuild.run.session import Session
@@ -130,7 +131,7 @@ def _exact(walk: _Walk, node: Node) -> Expected:
     if node.spec.where:
         where = RowFilter(RowPredicate(node.spec.where, node.places.get("where", node.where)), schema)
     groups = row_groups(walk.session.store.tables.batches(table))
-    expected = forecast_rows(node, walk.session.project, program, groups, walk.desk, where)
+    expected = forecast_rows(node, walk.session.project, replay(program, groups, walk.desk, where=where))
     expected.widths = dict(_measured(walk, table)) | _made_widths(walk, node)
     return expected
 

@@ -1,4 +1,4 @@
-"""A random Llama of 30,000 weights with a byte tokenizer, and a GGUF of the same shape: for mechanics, not for sense."""
+"""A random Llama of 30,000 weights with a byte tokenizer, and the same as a GGUF: for mechanics, not for sense."""
 
 from __future__ import annotations
 

@@ -428,13 +428,13 @@ def _subqueries(select: exp.Select) -> list[exp.Expr]:
 
 def _nearest(node: exp.Expr, kind: type[exp.Expr]) -> Iterator[exp.Expr]:
     """The nodes of a kind below `node` (or itself) that are not inside another query."""
-    if isinstance(node, kind):
-        yield node
-        return
-    if isinstance(node, exp.Query):
-        return
-    for child in node.iter_expressions():
-        yield from _nearest(child, kind)
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        if isinstance(current, kind):
+            yield current
+        elif not isinstance(current, exp.Query):
+            stack.extend(current.iter_expressions(reverse=True))
 
 
 def _is_windowed(node: exp.Expr) -> bool:

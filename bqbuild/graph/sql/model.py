@@ -74,8 +74,11 @@ class SqlModel:
         holder, names = self._copy()
         shown = shown_columns(schemas, self.mentioned)
         written = self._written(shown)
-        lineage = Compiler(names, schemas, shown).query(holder.this, {}, emit=True)
-        sql = holder.this.sql(dialect="duckdb", comments=False)
+        try:
+            lineage = Compiler(names, schemas, shown).query(holder.this, {}, emit=True)
+            sql = holder.this.sql(dialect="duckdb", comments=False)
+        except RecursionError:  # hundreds of UNIONs, say, that a loop of Jinja made
+            return CompiledSql(written, written, has_lineage=False, unique=False, shown=shown)
         if lineage is None:
             return CompiledSql(sql, written, has_lineage=False, unique=False, shown=shown)
         hidden = f'"{ROW_ID}", "{ROW_ROOTS}"'

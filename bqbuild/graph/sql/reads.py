@@ -17,6 +17,9 @@ from bqbuild.core.records import LINEAGE_COLUMNS, Column
 
 Schemas = Mapping[str, Sequence[Column] | None]
 
+MAX_NODES = 8000
+"""Larger queries, which only programs write, are not followed: it would take minutes."""
+
 
 class _NotUnderstoodError(Exception):
     """The query has something in it that this module can't follow; caught below."""
@@ -54,6 +57,8 @@ def columns_given(tree: exp.Expr, names: Mapping[int, str], schemas: Schemas) ->
 
 def _qualified(tree: exp.Expr, names: Mapping[int, str], schemas: Schemas) -> exp.Query:
     """A copy with stars expanded and every column under its table's alias; inputs are tables named `bq_in_<name>`."""
+    if sum(not isinstance(node, exp.Literal) for node in tree.walk()) > MAX_NODES:
+        raise _NotUnderstoodError
     if tree.find(exp.Pivot, exp.Columns, exp.PositionalColumn, exp.Summarize) is not None:
         raise _NotUnderstoodError
     if any(clause.args.get("recursive") for clause in tree.find_all(exp.With)):

@@ -20,6 +20,10 @@ from bqbuild.core.records import Message
 NO_CONTENT = ("N/A", "", "[…]")
 """What stands for content where there is none; the scores of all are averaged."""
 
+HEAD = re.compile(r".*(?:\n|[:：]\s*)", re.DOTALL)
+TAIL = re.compile(r"\n.*", re.DOTALL)
+"""Form ends after a colon or a line, and begins again with a line: `Text: …`, a cue such as `Subject:` at the end."""
+
 Path = tuple[int, ...]
 
 
@@ -74,9 +78,11 @@ def without_content(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
     users = [message.content for message in messages if message.role == "user"]
     if len(users) < 2 or messages[-1].role != "user":
         return []
-    head = _whole_words(_common(users))
-    tail = _whole_words(_common([text[len(head) :][::-1] for text in users])[::-1], from_end=True)
-    return [(*messages[:-1], replace(messages[-1], content=f"{head}{nothing}{tail}")) for nothing in NO_CONTENT]
+    head = HEAD.match(_common(users))
+    begin = head.group() if head else ""
+    tail = TAIL.search(_common([text[len(begin) :][::-1] for text in users])[::-1])
+    end = tail.group() if tail else ""
+    return [(*messages[:-1], replace(messages[-1], content=f"{begin}{nothing}{end}")) for nothing in NO_CONTENT]
 
 
 def _common(texts: Sequence[str]) -> str:
@@ -84,8 +90,3 @@ def _common(texts: Sequence[str]) -> str:
     first, last = min(texts), max(texts)
     length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return first[:length]
-
-
-def _whole_words(text: str, *, from_end: bool = False) -> str:
-    """`text` without the word that it breaks off in, at its end or at its beginning."""
-    return re.sub(r"^\w+", "", text) if from_end else re.sub(r"\w+$", "", text)
