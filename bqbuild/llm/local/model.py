@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 
@@ -61,9 +62,12 @@ def load_model(folder: Path, context: int | None) -> LocalModel:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if not isinstance(tokenizer, transformers.PreTrainedTokenizerFast):
         raise ValueError("it has no tokenizer.json")
-    network = AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True, dtype=torch.float32, attn_implementation=ATTENTION
-    )
+    try:
+        network = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, attn_implementation=ATTENTION
+        )
+    except SafetensorError as error:
+        raise ValueError(f"the weights in {folder} are damaged: {error}") from error
     network.train(False)
     config = network.config.get_text_config()
     limits = [context, config.max_position_embeddings, getattr(config, "sliding_window", None)]
