@@ -83,11 +83,18 @@ def _print_graph(session: Session, names: Sequence[NodeName], down: bool, form: 
 
 
 def _print_document(session: Session, names: Sequence[NodeName], form: str) -> None:
+    from bqbuild.run.artifacts import write_lineage
     from bqbuild.run.lineage import ColumnGraph, graph_json
     from bqbuild.run.openlineage import job_events
 
     columns = ColumnGraph(session)
-    print_json(graph_json(session, names, columns) if form == "json" else job_events(session, names, columns))
+    if form == "openlineage":
+        print_json(job_events(session, names, columns))
+        return
+    graph = graph_json(session, names, columns)
+    if len(names) == len(session.dag.order):
+        write_lineage(session, graph)
+    print_json(graph)
 
 
 def _print_column(session: Session, model: NodeName, column: str, down: bool, form: str) -> None:

@@ -140,7 +140,8 @@ def _sentence(error: Exception, is_debugging: bool) -> str:
 
     package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if package in EXTRAS:
-        return f"this needs the package `{package}`, which is not installed\n  hint: pip install 'bqbuild[{EXTRAS[package]}]'"
+        hint = f"pip install 'bqbuild[{EXTRAS[package]}]'"
+        return f"this needs the package `{package}`, which is not installed\n  hint: {hint}"
     said = f"bqbuild failed: {type(error).__name__}: {error}"
     return said if is_debugging else f"{said}\n  hint: run with --debug for the traceback, and please report it"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Any
 
@@ -17,6 +18,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2
 
 CELL_WIDTH = 72
 """Characters of a value that a table shows where nobody told how wide the terminal is."""
+
+NARROWEST = 16
+"""Cells that a column should have before its values are folded."""
 
 
 def print_json(document: Any) -> None:
@@ -30,21 +34,50 @@ def json_text(document: Any, *, indent: int | None = None) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, color: bool | None = None) -> None:
-    """Rows as a table: folded to the width of a terminal, or one line a row where nobody looks at one."""
-    cells = [[_cell(row.get(name)) for name in columns] for row in rows]
+    """Rows as a table; on a terminal that is too narrow for it, one value a line instead.
+
+    Where nobody looks at a terminal, a row is a line and long values are cut.
+    """
+    found = [[safe(value_text(row.get(name))) for name in columns] for row in rows]
     names = [safe(name) for name in columns]
-    if sys.stdout.isatty():
-        _print_folded(names, cells, color)
-        return
+    if not sys.stdout.isatty():
+        lines = _aligned(names, found)
+    else:
+        width = shutil.get_terminal_size().columns
+        needed = sum(
+            min(NARROWEST, max(cell_width(line[n]) for line in [names, *found])) + 2 for n in range(len(names))
+        )
+        lines = _records(names, found) if needed > width else _folded(names, found, width)
+    for text in lines:
+        click.echo(text, color=color)
+
+
+def cell_width(text: str) -> int:
+    """The cells of a terminal that a line takes: two for a Chinese character."""
     from rich.cells import cell_len
 
-    widths = [max(cell_len(line[number]) for line in [names, *cells]) for number in range(len(names))]
+    return cell_len(text)
+
+
+def _aligned(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    cells = [[_cut(value) for value in row] for row in rows]
+    widths = [max(cell_width(line[number]) for line in [names, *cells]) for number in range(len(names))]
     for line in [names, ["-" * width for width in widths], *cells]:
-        padded = (text + " " * (width - cell_len(text)) for text, width in zip(line, widths, strict=True))
-        click.echo("  ".join(padded).rstrip())
+        padded = (text + " " * (width - cell_width(text)) for text, width in zip(line, widths, strict=True))
+        yield "  ".join(padded).rstrip()
 
 
-def _print_folded(names: Sequence[str], cells: Sequence[Sequence[str]], color: bool | None) -> None:
+def _records(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """As psql's `\\x`: a row is a paragraph."""
+    widest = max((cell_width(name) for name in names), default=0)
+    for number, row in enumerate(rows, start=1):
+        yield click.style(f"row {number}", dim=True)
+        for name, value in zip(names, row, strict=True):
+            padding = " " * (widest - cell_width(name))
+            yield f"  {click.style(name, fg='cyan')}{padding}  {value.replace(chr(10), chr(10) + ' ' * (widest + 4))}"
+
+
+def _folded(names: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -53,9 +86,12 @@ def _print_folded(names: Sequence[str], cells: Sequence[Sequence[str]], color: b
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in names:
         table.add_column(Text(name), overflow="fold")
-    for line in cells:
-        table.add_row(*map(Text, line))
-    Console(no_color=color is False, highlight=False).print(table)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console = Console(width=width, force_terminal=False, color_system=None, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    yield from captured.get().rstrip("\n").split("\n")
 
 
 def safe(text: str) -> str:
@@ -70,8 +106,8 @@ def value_text(value: Any) -> str:
     return value if isinstance(value, str) else json_text(value).strip('"')
 
 
-def _cell(value: Any) -> str:
-    text = safe(value_text(value).replace("\n", "⏎").replace("\t", " "))
+def _cut(value: str) -> str:
+    text = value.replace("\n", "⏎").replace("\t", " ")
     return text if len(text) <= CELL_WIDTH else f"{text[: CELL_WIDTH - 1]}…"
 
 

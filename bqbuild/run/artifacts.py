@@ -1,11 +1,11 @@
-"""What commands leave in `.bqbuild/<target>/`: manifest.json, run_results.json, plan.json."""
+"""What commands leave in `.bqbuild/<target>/`: manifest.json, run_results.json, plan.json, lineage.json."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,11 @@ def write_manifest(session: Session, command: str) -> None:
 def write_plan(session: Session, plan: Plan) -> None:
     """Write `plan.json`: what `plan --json` prints, with metadata."""
     write_json(session.artifacts / "plan.json", {"metadata": _metadata(session, "plan"), **plan.json()})
+
+
+def write_lineage(session: Session, graph: Mapping[str, Any]) -> None:
+    """Write `lineage.json`: what `lineage --json` prints of the whole graph, with metadata."""
+    write_json(session.artifacts / "lineage.json", {"metadata": _metadata(session, "lineage"), **graph})
 
 
 def write_json(path: Path, document: Any) -> None:

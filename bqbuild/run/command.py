@@ -8,6 +8,7 @@ from typing import Any
 from bqbuild.core.events import Event, Listener, Tested
 from bqbuild.core.records import NodeName
 from bqbuild.run.artifacts import run_results, write_json, write_manifest
+from bqbuild.run.eventlog import event_log
 from bqbuild.run.execute import run
 from bqbuild.run.options import RunOptions
 from bqbuild.run.session import Session
@@ -27,7 +28,8 @@ def run_models(
         if isinstance(event, Tested):
             tested.append(event)
 
-    results = run(session, names, options, [*listeners, listen])
+    with event_log(session, command) as log:
+        results = run(session, names, options, [*listeners, listen, log])
     document = run_results(session, results, tested, command=command)
     write_json(session.artifacts / "run_results.json", document)
     write_manifest(session, command)

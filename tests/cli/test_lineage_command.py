@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 from tests.cli.conftest import Bqbuild
 from tests.space import Space
 
@@ -42,6 +44,7 @@ def test_a_column_reaches_what_is_made_from_it(bqbuild: Bqbuild, built: Space) -
 
 def test_json_has_nodes_edges_and_the_origins_of_columns(bqbuild: Bqbuild, built: Space) -> None:
     document = bqbuild("lineage", "--json").json()
+    assert json.loads(built.read(".bqbuild/dev/lineage.json"))["nodes"] == document["nodes"]
     nodes = {node["name"]: node for node in document["nodes"]}
     assert {"from": "notes", "to": "clean_notes", "side": ""} in document["edges"]
     origins = {column["name"]: column["from"] for column in nodes["questions"]["columns"]}

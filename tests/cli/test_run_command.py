@@ -94,3 +94,14 @@ def test_no_secret_is_ever_printed(
     checked = bqbuild("debug")
     assert checked.code == 1
     assert "sk-very-secret" not in checked.out + checked.err
+
+
+def test_every_run_leaves_a_log_of_events(bqbuild: Bqbuild, capitals: Space) -> None:
+    assert bqbuild("run", "-q", "-s", "clean_notes").code == 0
+    (log,) = (capitals.root / ".bqbuild/dev/logs").glob("*-run-*.jsonl")
+    entries = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    assert entries[0]["event"] == "RunStarted"
+    assert entries[-1]["event"] == "RunFinished"
+    assert entries[-1]["statuses"] == {"notes": "success", "clean_notes": "success"}
+    finished = [entry["result"]["name"] for entry in entries if entry["event"] == "NodeFinished"]
+    assert finished == ["notes", "clean_notes"]
