@@ -59,23 +59,24 @@ def test_long_values_are_cut_and_lines_joined(capsys: pytest.CaptureFixture[str]
     assert len(last) == 72
 
 
-@pytest.fixture
-def terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """stdout, which is captured, is a terminal of 40 columns."""
+def pretend_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make stdout, as it is captured now, a terminal of 40 columns."""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "40")
 
 
-@pytest.mark.usefixtures("terminal")
-def test_a_terminal_folds_long_values(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_terminal_folds_long_values(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_terminal(monkeypatch)
     print_table(["a", "b"], [{"a": "x", "b": "word " * 20}], color=False)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 4
     assert all(len(line) <= 40 for line in lines)
 
 
-@pytest.mark.usefixtures("terminal")
-def test_a_terminal_too_narrow_for_the_columns_gets_a_value_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_terminal_too_narrow_for_the_columns_gets_a_value_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_terminal(monkeypatch)
     print_table(["one", "two", "three"], [{"one": "x" * 30, "two": "y\nz", "three": "z" * 30}], color=False)
     assert capsys.readouterr().out.splitlines() == [
         "row 1",
