@@ -217,9 +217,9 @@ def _joined(node: Node, columns: Columns, given: Names, added: Sequence[str]) ->
     if given is None:
         return None
     carried = _carried(node, given)
-    taken = set(given)
+    taken = {name.lower() for name in given}
     for name in added:
-        if name in taken:
+        if name.lower() in taken:
             columns.errors.append(
                 ProjectError(
                     f"`{node.name}` makes column `{name}`, which its input already has",
@@ -236,7 +236,8 @@ def _made(node: Node) -> list[str]:
 
 
 def _carried(node: Node, given: Sequence[str]) -> list[str]:
-    return [name for name in given if node.spec.carry is None or name in node.spec.carry]
+    wanted = None if node.spec.carry is None else {name.lower() for name in node.spec.carry}
+    return [name for name in given if wanted is None or name.lower() in wanted]
 
 
 def _union(parts: Iterable[Sequence[str]]) -> list[str]:

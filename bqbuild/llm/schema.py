@@ -1,6 +1,7 @@
 """What a reply must look like, as a JSON Schema and in words. Pure.
 
-Descriptions stay out: they may change without a rebuild, and a schema is part of the call key.
+Descriptions stay out, and lists of columns are sorted: neither what is said of a column nor the order of keys may
+cause a call, and a schema is part of the call key.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ def described(output: OutputSpec) -> str:
     """What a reply should be, in words that a re-ask can use."""
     if output.format == "choice":
         return f"exactly one of: {', '.join(next(iter(output.columns.values())).labels)}"
-    parts = [f"{name} ({_words(column)})" for name, column in output.columns.items()]
+    parts = [f"{name} ({_words(column)})" for name, column in sorted(output.columns.items())]
     if output.format == "tags":
-        tags = " ".join(f"<{name}>...</{name}>" for name in output.columns)
+        tags = " ".join(f"<{name}>...</{name}>" for name in sorted(output.columns))
         return f"{tags}{', once for each item' if output.explode else ''}"
     if output.format == "json":
         what = "a JSON list of objects" if output.explode else "one JSON object"
@@ -53,7 +54,7 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": properties,
-        "required": list(properties),
+        "required": sorted(properties),
         "additionalProperties": False,
     }
 

@@ -30,14 +30,14 @@ def carried_fields(node: Node, input_schema: pa.Schema) -> list[pa.Field]:
     fields = [field for field in input_schema if field.name not in LINEAGE_COLUMNS]
     if node.spec.carry is None:
         return fields
-    wanted = set(node.spec.carry)
-    missing = wanted - {field.name for field in fields}
+    wanted = {name.lower(): name for name in node.spec.carry}  # DuckDB does not mind case
+    missing = wanted.keys() - {field.name.lower() for field in fields}
     if missing:
         raise BuildError(
-            f"`carry` of `{node.name}` names `{sorted(missing)[0]}`, which its input does not have",
+            f"`carry` of `{node.name}` names `{wanted[min(missing)]}`, which its input does not have",
             where=node.places.get("carry", node.where),
         )
-    return [field for field in fields if field.name in wanted]
+    return [field for field in fields if field.name.lower() in wanted]
 
 
 def output_fields(output: OutputSpec) -> list[pa.Field]:
@@ -61,11 +61,11 @@ def with_lineage(fields: Iterable[pa.Field], place: Where) -> pa.Schema:
     fields = list(fields)
     seen: set[str] = set()
     for field in fields:
-        if field.name in seen:
+        if field.name.lower() in seen:
             raise BuildError(
                 f"column `{field.name}` would be there twice", where=place, hint="rename the output column"
             )
-        seen.add(field.name)
+        seen.add(field.name.lower())
     return pa.schema([*fields, *LINEAGE_FIELDS])
 
 

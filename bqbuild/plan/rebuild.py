@@ -15,6 +15,9 @@ from bqbuild.core.records import Node, ReadInput, Recipe, Trace
 
 BUILD, MAYBE, CACHED = "build", "maybe", "cached"
 
+PREPARED = "prepared"
+"""Among the stats of a trace: `plan` built it to look further, and no run has published it yet."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
@@ -67,7 +70,7 @@ def decide(
         return Decision(BUILD, (Reason("incomplete", _missing_rows(known.trace)),), key)
     if not known.is_whole:
         return Decision(BUILD, (Reason("missing_table", "its table is no longer in the store"),), key)
-    if known.trace.stats.get("prepared") and (known.before is None or known.before.key != known.trace.key):
+    if known.trace.stats.get(PREPARED) and (known.before is None or known.before.key != known.trace.key):
         # `plan` built it to look further; for the environment it is still news
         return Decision(BUILD, _changes(node, recipe, inputs, known.before), key, known.trace)
     return Decision(CACHED, (Reason("unchanged", "nothing that it reads has changed"),), key, known.trace)
@@ -123,7 +126,8 @@ def _input_changes(node: Node, inputs: Mapping[str, ReadInput], before: Trace) -
         if earlier is None:
             reasons.append(Reason("input", f"it now reads `{name}`", node.where))
         elif earlier.digest != given.digest:
-            reasons.append(Reason("input", _input_message(node, name, given, earlier), node.where))
+            code = "lock" if node.kind == "source" and name == "lock" else "input"
+            reasons.append(Reason(code, _input_message(node, name, given, earlier), node.where))
     for name in before.inputs:
         if name not in inputs:
             reasons.append(Reason("input", f"it no longer reads `{name}`", node.where))

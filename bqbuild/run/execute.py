@@ -98,6 +98,8 @@ class Run:
         decision, _ = await asyncio.to_thread(self.ledger.state.decide, node)
         if decision.trace is not None:
             status = "cached" if decision.action == CACHED else "success"
+            if self.options.publish:
+                self.ledger.adopt(decision.trace)
             self.ledger.finish(node, status, decision.reasons[0].message, self.ledger.state.outputs[node.name])
             return
         if self.options.free_only and is_paid(node):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bqbuild.config.project import Project
+from bqbuild.config.specs import JudgeRule
 from bqbuild.core.hashing import canonical_json
 from bqbuild.core.records import Node
 from bqbuild.graph.matrix import expand_matrix, matrix_columns
@@ -48,15 +49,15 @@ def forecast_rows(node: Node, project: Project, found: Replay) -> Expected:
     spec = node.spec
     rounds = (getattr(spec, "rounds", 1) - 1) * found.stalled
     limit = most_output_tokens(_params(node, project))
-    new = len(found.new)
+    new = found.new
     later_in = None if limit is None else limit * len(spec.output.columns)
     tokens_in = Amount(found.input_tokens, bool(new))
     if rounds:
         # a later round quotes what the one before it wrote
-        longest = found.input_tokens / new
-        tokens_in = UNKNOWN if later_in is None else Amount(found.input_tokens + rounds * (longest + later_in), True)
+        each = found.input_tokens / max(new, 1)
+        tokens_in = UNKNOWN if later_in is None else Amount(found.input_tokens + rounds * (each + later_in), True)
     expected = Expected(
-        rows=Amount(found.rows) if not new else _rows(node, Amount(found.tasks)),
+        rows=Amount(found.rows) if not found.stalled else _rows(node, Amount(found.tasks)),
         new_calls=Amount(new + rounds, bool(rounds)),
         cached_calls=Amount(found.cached),
         input_tokens=tokens_in,
@@ -77,13 +78,24 @@ def bound_rows(node: Node, project: Project, rows: Amount, widths: Widths) -> Ex
     return _bound(node, project, spec.llm, spec.prompt, tasks, draws * getattr(spec, "rounds", 1), widths)
 
 
-def bound_judges(node: Node, project: Project, rows: Amount, widths: Widths) -> list[Expected]:
-    """The most that each judge of a filter can use."""
-    return [
-        _bound(node, project, rule.judge.llm, rule.judge.prompt, rows, 1, widths, rule.judge.params)
-        for rule in node.spec.rules
-        if rule.judge is not None
-    ]
+def forecast_judge(judge: JudgeRule, project: Project, found: Replay) -> Expected:
+    """The calls of a judge whose rows are known, from a replay of them."""
+    limit = most_output_tokens(_judge_params(judge, project))
+    is_bound = found.new > 0
+    expected = Expected(
+        new_calls=Amount(found.new),
+        cached_calls=Amount(found.cached),
+        input_tokens=Amount(found.input_tokens, is_bound),
+        output_tokens=UNKNOWN if is_bound and limit is None else Amount(found.output_tokens, is_bound),
+    )
+    price = project.target.llms[judge.llm].price
+    expected.cost = _cost(expected, price.input, price.output)
+    return expected
+
+
+def bound_judge(node: Node, judge: JudgeRule, project: Project, rows: Amount, widths: Widths) -> Expected:
+    """The most that a judge of a filter can use."""
+    return _bound(node, project, judge.llm, judge.prompt, rows, 1, widths, _judge_params(judge, project))
 
 
 def _bound(
@@ -103,7 +115,7 @@ def _bound(
     read = [MATRIX_WIDTH if name in matrix else widths.get(name) for name in template.columns]
     fixed = len(canonical_json(template.identity).encode()) + TOKENS_PER_MESSAGE * 8
     per_call = None if any(width is None for width in read) else fixed + sum(width or 0 for width in read)
-    most_out = most_output_tokens(_params(node, project) if params is None else {**template.front.params, **params})
+    most_out = most_output_tokens(_params(node, project) if params is None else params)
     expected = Expected(
         rows=_rows(node, tasks),
         new_calls=calls,
@@ -123,6 +135,12 @@ def _cost(expected: Expected, price_in: float, price_out: float) -> Amount:
         return UNKNOWN
     value = (expected.input_tokens.value * price_in + expected.output_tokens.value * price_out) / 1e6
     return Amount(round(value, 6), bool(value))
+
+
+def _judge_params(judge: JudgeRule, project: Project) -> Mapping[str, object]:
+    return open_conversation(
+        project, prompt=judge.prompt, llm=judge.llm, output=judge.output, params=judge.params
+    ).params
 
 
 def _params(node: Node, project: Project) -> Mapping[str, object]:

@@ -9,8 +9,10 @@ from bqbuild.config.project import LOCK, Project
 from bqbuild.core.errors import BuildError, did_you_mean
 from bqbuild.core.hashing import digest
 from bqbuild.core.records import (
+    CALLS,
     ID,
     LINEAGE_COLUMNS,
+    PARENT,
     ROOTS,
     Node,
     ReadInput,
@@ -20,6 +22,9 @@ from bqbuild.core.records import (
 from bqbuild.graph.reads import reads_of
 from bqbuild.nodes.source_files import files_digest, source_files
 from bqbuild.store.base import Tables
+
+_HANDED_ON = {"filter": (PARENT, CALLS), "mix": (CALLS,)}
+"""Lineage columns that a kind hands on as they are, next to ids and roots, which all kinds that carry ids do."""
 
 
 def read_inputs(node: Node, project: Project, tables: Tables, parents: Mapping[str, Table]) -> dict[str, ReadInput]:
@@ -32,7 +37,7 @@ def read_inputs(node: Node, project: Project, tables: Tables, parents: Mapping[s
         table = parents[name]
         columns = _resolved(node, name, reads, table)
         there = {column.name for column in table.columns}
-        counted = [*columns, *(there & {ID, ROOTS} if reads.ids else ())]
+        counted = [*columns, *(there & {ID, ROOTS, *_HANDED_ON.get(node.kind, ())} if reads.ids else ())]
         inputs[name] = ReadInput(columns, reads.ids, tables.content_digest(table, counted))
     return inputs
 

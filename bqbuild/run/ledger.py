@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bqbuild.core.errors import BqError
 from bqbuild.core.events import Listener, NodeFinished, NodeResult, NodeStarted
 from bqbuild.core.hashing import Digest
 from bqbuild.core.records import Node, NodeName, ReadInput, Trace
+from bqbuild.plan.rebuild import PREPARED
 from bqbuild.run.desk import Desk, Tally
 from bqbuild.run.session import Session
 from bqbuild.run.state import Output, State
@@ -86,7 +87,7 @@ class Ledger:
         tally = self.tallies[node.name]
         stats = {"rows": output.tables[""].rows, "missing": missing, "calls": tally.new, "cost": tally.cost}
         if self._is_preparing:
-            stats["prepared"] = True
+            stats[PREPARED] = True
         trace = Trace(
             key=key,
             node=node.name,
@@ -100,6 +101,12 @@ class Ledger:
         )
         self.session.store.traces.put(trace)
         self.state.settle(node.name, output)
+
+    def adopt(self, trace: Trace) -> None:
+        """What `plan` built ahead is now built: a later return to it is no news."""
+        if PREPARED in trace.stats:
+            stats = {name: value for name, value in trace.stats.items() if name != PREPARED}
+            self.session.store.traces.put(replace(trace, stats=stats))
 
     def finish_built(self, node: Node, reason: str, output: Output, missing: int) -> None:
         """A node was built, whole or but for rows that had no answer."""

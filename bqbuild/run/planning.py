@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from bqbuild.core.errors import BuildError
-from bqbuild.core.records import LINEAGE_COLUMNS, Node, NodeName, Table
+from bqbuild.core.records import LINEAGE_COLUMNS, CallKey, Node, NodeName, Table
 from bqbuild.llm.client import Client
 from bqbuild.nodes import ROW_KINDS, row_kind
 from bqbuild.nodes.conversation import open_conversation
 from bqbuild.nodes.predicates import RowPredicate
 from bqbuild.plan.bounds import most_output_tokens
 from bqbuild.plan.plan import UNKNOWN, Amount, Plan, Step, total
+from bqbuild.plan.rebuild import CACHED, Decision, Reason
 from bqbuild.run.context import bare_context
 from bqbuild.run.desk import Desk
 from bqbuild.run.execute import run
+from bqbuild.run.facts import is_paid
 from bqbuild.run.forecast import (
     Expected,
     Widths,
-    bound_judges,
+    bound_judge,
     bound_rows,
+    forecast_judge,
     forecast_rows,
 )
+from bqbuild.run.judging import replay_judges
 from bqbuild.run.options import RunOptions
 from bqbuild.run.replay import replay
 from bqbuild.run.rows import RowFilter, row_groups
@@ -45,6 +49,8 @@ class _Walk:
     desk: Desk
     expected: dict[NodeName, Expected] = field(default_factory=dict)
     is_current: dict[NodeName, bool] = field(default_factory=dict)
+    renamed: set[NodeName] = field(default_factory=set)
+    asked: set[CallKey] = field(default_factory=set)
 
 
 def plan(session: Session, names: Sequence[NodeName], *, fast: bool = False, full_refresh: bool = False) -> Plan:
@@ -82,6 +88,7 @@ async def _plan(session: Session, names: Sequence[NodeName], full_refresh: bool)
 def _step(walk: _Walk, node: Node) -> Step:
     unbuilt = [name for name in walk.session.dag.parents[node.name] if not walk.is_current.get(name, True)]
     decision, _ = walk.state.decide(node, unbuilt=unbuilt)
+    reasons = (*decision.reasons, *_advice(walk, node, decision))
     output = walk.state.outputs.get(node.name)
     is_current = decision.trace is not None and output is not None
     walk.is_current[node.name] = is_current
@@ -94,7 +101,7 @@ def _step(walk: _Walk, node: Node) -> Step:
         name=node.name,
         kind=node.kind,
         action=decision.action,
-        reasons=decision.reasons,
+        reasons=reasons,
         rows=expected.rows,
         new_calls=expected.new_calls,
         cached_calls=expected.cached_calls,
@@ -102,6 +109,19 @@ def _step(walk: _Walk, node: Node) -> Step:
         output_tokens=expected.output_tokens,
         cost=expected.cost,
     )
+
+
+def _advice(walk: _Walk, node: Node, decision: Decision) -> Iterator[Reason]:
+    """A source without `key` whose columns changed has given all its rows new ids: what reads it is told."""
+    if node.kind == "source" and not node.spec.key and any(reason.code == "lock" for reason in decision.reasons):
+        walk.renamed.add(node.name)
+    if decision.action == CACHED:
+        return
+    for parent in walk.session.dag.parents[node.name]:
+        if parent in walk.renamed:
+            source = walk.session.node(parent)
+            message = f"`{parent}` has no `key`, so that its new columns gave every row a new id: give it a `key`"
+            yield Reason("advice", message, source.where)
 
 
 def _expect(walk: _Walk, node: Node, *, is_known: bool) -> Expected:
@@ -116,6 +136,8 @@ def _expect(walk: _Walk, node: Node, *, is_known: bool) -> Expected:
         expected = bound_rows(node, walk.session.project, source.rows, widths)
         expected.widths = widths | _made_widths(walk, node)
         return expected
+    if node.kind == "filter" and is_known and is_paid(node):
+        return _exact_filter(walk, node, widths)
     if node.kind == "filter":
         source = walk.expected.get(NodeName(node.spec.from_)) or _from_pointer(walk, NodeName(node.spec.from_))
         return _of_filter(walk, node, source, widths)
@@ -131,14 +153,31 @@ def _exact(walk: _Walk, node: Node) -> Expected:
     if node.spec.where:
         where = RowFilter(RowPredicate(node.spec.where, node.places.get("where", node.where)), schema)
     groups = row_groups(walk.session.store.tables.batches(table))
-    expected = forecast_rows(node, walk.session.project, replay(program, groups, walk.desk, where=where))
+    expected = forecast_rows(
+        node, walk.session.project, replay(program, groups, walk.desk, where=where, elsewhere=walk.asked)
+    )
     expected.widths = dict(_measured(walk, table)) | _made_widths(walk, node)
     return expected
 
 
+def _exact_filter(walk: _Walk, node: Node, widths: Widths) -> Expected:
+    """The filter's input is built: apply its rules as far as its judges' verdicts are recorded."""
+    parents = walk.state.parents(node) or {}
+    known, later, passing = replay_judges(walk.session, node, parents, walk.desk, walk.asked)
+    project = walk.session.project
+    most = Amount(parents[node.spec.from_].rows, True)
+    asked = [forecast_judge(judge, project, found) for judge, found in known]
+    asked += [bound_judge(node, judge, project, most, widths) for judge in later]
+    return _together(asked, most if passing is None else Amount(passing), widths)
+
+
 def _of_filter(walk: _Walk, node: Node, source: Expected, widths: Widths) -> Expected:
     rows = Amount(source.rows.value, True) if source.rows.value is not None else UNKNOWN
-    judges = bound_judges(node, walk.session.project, rows, widths)
+    judges = [rule.judge for rule in node.spec.rules if rule.judge is not None]
+    return _together([bound_judge(node, judge, walk.session.project, rows, widths) for judge in judges], rows, widths)
+
+
+def _together(judges: Sequence[Expected], rows: Amount, widths: Widths) -> Expected:
     return Expected(
         rows=rows,
         new_calls=total(judge.new_calls for judge in judges),

@@ -75,7 +75,7 @@ def test_what_is_wrong_with_json_is_said(text: str, message: str) -> None:
     found = problem(text, JSON)
     assert found.reason == "unparsable"
     assert message in found.message
-    assert found.hint == "answer with one JSON object with the keys question (string), answer (string)"
+    assert found.hint == "answer with one JSON object with the keys answer (string), question (string)"
 
 
 @pytest.mark.parametrize(

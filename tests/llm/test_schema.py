@@ -35,7 +35,7 @@ def test_a_schema_names_every_column_its_type_and_its_labels() -> None:
             "sure": {"type": "boolean"},
             "extra": {},
         },
-        "required": ["question", "level", "field", "tags", "score", "sure", "extra"],
+        "required": ["extra", "field", "level", "question", "score", "sure", "tags"],
         "additionalProperties": False,
     }
 

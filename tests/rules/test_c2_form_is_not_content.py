@@ -37,6 +37,18 @@ EDITS = {
     "prompt description": (PROMPT, "one question for one grade", "a question for a grade"),
     "Jinja comment on its own line": (PROMPT, "user:\n", "{# ask for one only #}\nuser:\n"),
     "Jinja comment at the end of a line": (PROMPT, "Answer in JSON.", "Answer in JSON. {# not Markdown #}"),
+    "explicit on_error": (MODELS, "    kind: synthesize\n", "    kind: synthesize\n    on_error: drop\n"),
+    "explicit constrain": (MODELS, "output: {format: json,", "output: {format: json, constrain: false,"),
+    "description of an output column": (
+        MODELS,
+        "question: string",
+        "question: {type: string, description: what is asked}",
+    ),
+    "order of output columns": (
+        MODELS,
+        "{question: string, answer: string}",
+        "{answer: string, question: string}",
+    ),
     "error rate": (MODELS, "    kind: refine\n", "    kind: refine\n    max_error_rate: 0.5\n"),
 }
 

@@ -56,4 +56,4 @@ def test_d1_a_row_without_an_answer_is_asked_for_by_the_next_run_and_no_other(ca
     assert capitals.sent == 1
     assert results["questions"].status == "success"
     assert results["questions"].counts.rows == 8
-    assert not capitals.rows("select * from duckdb_views() where view_name = 'questions__errors'")
+    assert not capitals.rows("select * from questions__errors")

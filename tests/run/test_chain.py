@@ -151,3 +151,34 @@ def test_rows_have_ids_parents_and_calls(capitals: Space) -> None:
     parents = {row["_bq_id"] for row in capitals.rows("select _bq_id from clean_notes")}
     assert {row["_bq_parent"] for row in capitals.rows("select * from questions")} == parents
     assert all(len(row["_bq_calls"]) == 1 for row in rows)
+
+
+def test_the_errors_of_a_model_can_be_read_before_there_are_any(bare: Space) -> None:
+    bare.write("prompts/ask.md", "Ask about {{ topic }}. Answer in JSON.")
+    bare.write(
+        "models/m.yml",
+        "models: [{name: q, kind: synthesize, from: notes, prompt: ask, llm: writer, "
+        "output: {format: json, columns: {question: string}}}]",
+    )
+    bare.write("models/problems.sql", "select reason, count(*) as rows from {{ ref('q__errors') }} group by reason")
+    assert statuses(bare.run()) == {"q": "success", "problems": "success"}
+    assert bare.rows("select * from problems") == []
+
+
+def test_a_refined_column_can_be_refined_again(bare: Space) -> None:
+    bare.write("prompts/improve.md", "Improve: {{ topic }}")
+    refine = "kind: refine, prompt: improve, llm: writer, output: {columns: {topic: string}}"
+    bare.write(
+        "models/m.yml", f"models: [{{name: once, from: notes, {refine}}}, {{name: twice, from: once, {refine}}}]"
+    )
+    assert statuses(bare.run()) == {"once": "success", "twice": "success"}
+    once = {row["id"]: row for row in bare.rows("select * from once")}
+    twice = bare.rows("select * from twice")
+    assert list(twice[0])[:3] == ["id", "topic", "topic_before"]
+    assert all(row["topic_before"] == once[row["id"]]["topic"] != row["topic"] for row in twice)
+
+
+def test_on_error_null_is_a_word_however_it_is_written(capitals: Space) -> None:
+    capitals.edit(MODELS, "    kind: synthesize\n", "    kind: synthesize\n    on_error: null\n")
+    capitals.server.answer = lambda body: "no" if "Brazil" in str(body) else default_answer(body)
+    assert capitals.run("clean_notes", "questions")["questions"].counts.rows == 8

@@ -1,0 +1,31 @@
+"""C7: after any history, the tables are those of a clean build with the same recorded calls."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tests.space import Space
+
+MODELS = "models/models.yml"
+
+
+def clean_build(space: Space, root: Path) -> Space:
+    """The project as it is now, built from nothing but its call log."""
+    shutil.copytree(space.root, root, ignore=shutil.ignore_patterns(".bqbuild"))
+    shutil.copytree(space.root / ".bqbuild" / "v1" / "calls", root / ".bqbuild" / "v1" / "calls")
+    clean = Space(root, space.server)
+    clean.run()
+    assert clean.sent == 0
+    return clean
+
+
+def test_c7_a_filter_hands_on_the_calls_of_its_rows_though_their_values_are_the_same(
+    built: Space, tmp_path: Path
+) -> None:
+    built.edit(MODELS, "    kind: annotate\n", "    kind: annotate\n    votes: 3\n    carry: [question]\n")
+    built.run()
+    built.edit(MODELS, "votes: 3", "votes: 5")
+    built.run()
+    assert {len(row["_bq_calls"]) for row in built.rows("select * from kept")} == {5}
+    assert built.digests() == clean_build(built, tmp_path / "clean").digests()
