@@ -20,7 +20,7 @@ from bqbuild.config.specs import SqlSpec
 from bqbuild.core.errors import BuildError, StoreError, Where, did_you_mean
 from bqbuild.core.events import Counts, NodeProgress, Warned
 from bqbuild.core.records import ID, LINEAGE_COLUMNS, ROOTS, Column, Node, Table
-from bqbuild.graph.sql import CompiledSql, analyse_sql
+from bqbuild.graph.sql import CompiledSql, analyse_sql, body_place, place_in
 from bqbuild.graph.sql.ids import PLAIN_SCHEMA, ROW_ID, ROW_ROOTS, ROW_SCHEMA
 from bqbuild.nodes.base import BuildContext, Built
 from bqbuild.store.types import arrow_type, schema_of
@@ -52,7 +52,7 @@ class SqlKind:
     def build(self, node: Node, inputs: Mapping[str, Table], ctx: BuildContext) -> Built:
         """Build the table. Raises BuildError for what DuckDB refuses, with the line in the model's file."""
         spec: SqlSpec = node.spec
-        where = Where(node.path)
+        where = body_place(node)
         model = analyse_sql(node.body, where, volatile=spec.volatile, refs=inputs)
         schemas = {name: table.columns for name, table in inputs.items()}
         with _connection(ctx, inputs, model.mentioned) as connection:
@@ -113,7 +113,7 @@ class _Query:
             match = _PLACE.search(str(explained))
             if match:
                 column = 0 if match[3].startswith("...") else len(match[4]) - len(match[1])
-                return _as_build_error(error, Where(self.where.file, int(match[2]) - 1, column + 1))
+                return _as_build_error(error, place_in(self.where, int(match[2]) - 1, column + 1))
         return _as_build_error(error, self.where)
 
 

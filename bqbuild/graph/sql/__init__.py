@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from bqbuild.graph.sql.model import CompiledSql, SqlModel, analyse_sql
+from bqbuild.graph.sql.parsing import body_place, place_in
 
-__all__ = ["CompiledSql", "SqlModel", "analyse_sql"]
+__all__ = ["CompiledSql", "SqlModel", "analyse_sql", "body_place", "place_in"]

@@ -18,12 +18,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import sqlglot
 from sqlglot import exp
 
 from bqbuild.core.records import LINEAGE_COLUMNS, ROOTS, Column
 from bqbuild.graph.sql.determinism import certainly_exact, order_aggregates, order_limit, order_windows, own_nodes
-from bqbuild.graph.sql.functions import is_aggregate
+from bqbuild.graph.sql.scopes import (
+    Grouping,
+    column_named,
+    fans_out,
+    from_parts,
+    grouping_of,
+    is_distinct,
+    is_plain_star,
+    movable_tail,
+    nearest,
+    ordinals,
+    parse_expression,
+    parse_select,
+    subqueries,
+)
 
 ROW_SCHEMA = "bq_rows"
 PLAIN_SCHEMA = "bq_plain"
@@ -94,22 +107,23 @@ class Compiler:
 
     def _select(self, select: exp.Select, ctes: _Ctes, emit: bool) -> Lineage | None:
         dark = self._is_beyond_us(select)
-        sources = [source for part in _from_parts(select) for source in self._source(part, ctes, dark)]
-        for subquery in _subqueries(select):
+        sources = [source for part in from_parts(select) for source in self._source(part, ctes, dark)]
+        for subquery in subqueries(select):
             self.query(subquery, ctes, emit=False)
         contributing = [source for source in sources if source.lineage and not source.filters_only]
         _hide(select, contributing)
-        grouping = _grouping(select)
+        grouping = grouping_of(select)
         rows = _row_keys(sources)
-        keys = rows if grouping is None else grouping.keys
+        # a constant tells nothing apart, and 7 in an ORDER BY would mean the seventh column
+        keys = rows if grouping is None else tuple(key for key in grouping.keys if key.find(exp.Column))
         order_aggregates(select, rows, lambda node: certainly_exact(node, self._exact))
         order_windows(select, keys)
-        if _is_distinct(select):
+        if is_distinct(select):
             if emit and contributing:
                 return self._distinct_select(select, contributing)
-            order_limit(select, _ordinals(select))
+            self._cut(select)
             return None
-        order_limit(select, (*keys, *_ordinals(select)) if not keys or _fans_out(select) else keys)
+        order_limit(select, (*keys, *ordinals(select)) if not keys or fans_out(select) else keys)
         if not emit or not contributing:
             return None
         visible = sum(not source.filters_only for source in sources)
@@ -117,12 +131,12 @@ class Compiler:
 
     def _distinct_select(self, select: exp.Select, contributing: Sequence[_Source]) -> Lineage | None:
         """DISTINCT as GROUP BY ALL over the same rows, so that the roots of equal rows come together."""
-        tail = _movable_tail(select)
+        tail = movable_tail(select)
         if tail is None:
-            order_limit(select, _ordinals(select))
+            self._cut(select)
             return None
         select.set("distinct", None)
-        _emit(select, contributing, len(contributing), _grouping(select))
+        _emit(select, contributing, len(contributing), grouping_of(select))
         self._collapse(select, tail)
         return Lineage(unique=True)
 
@@ -134,7 +148,7 @@ class Compiler:
         collected = _COLLECTED.format(f'"{ROW_ROOTS}"')
         inner = f'SELECT * EXCLUDE ({hidden}), {collected} AS "{ROW_ROOTS}" FROM __bq_place GROUP BY ALL'
         content = f'MD5(CAST(TO_JSON(__bq_content) AS VARCHAR)) AS "{ROW_ID}"'
-        outer = _parse(f"SELECT *, {content} FROM ({inner}) AS {self._name()}")
+        outer = parse_select(f"SELECT *, {content} FROM ({inner}) AS {self._name()}")
         for column in list(outer.find_all(exp.Column)):
             if column.name == "__bq_content":
                 column.replace(exp.Var(this=f'STRUCT_PACK(*COLUMNS(* EXCLUDE ("{ROW_ROOTS}")))'))
@@ -145,18 +159,18 @@ class Compiler:
             outer.set("with_", clause)
         for key, value in tail.items():
             outer.set(key, value)
-        order_limit(outer, [_column(None, ROW_ID)])
+        order_limit(outer, [column_named(None, ROW_ID)])
 
     def _set_operation(self, node: exp.SetOperation, ctes: _Ctes, emit: bool) -> Lineage | None:
         is_union = isinstance(node, exp.Union)
         emit = emit and is_union
         distinct = bool(node.args.get("distinct"))
-        tail = _movable_tail(node) if distinct and emit else {}
+        tail = movable_tail(node) if distinct and emit else {}
         if tail is None:
             emit = False
         branches = [self.query(branch, ctes, emit=emit) for branch in (node.left, node.right)]
         if not emit or not any(branches):
-            order_limit(node, _ordinals(node))
+            self._cut(node)
             return None
         for lineage, branch in zip(branches, (node.left, node.right), strict=True):
             if lineage is None:
@@ -167,8 +181,22 @@ class Compiler:
             node.set("distinct", False)
             self._collapse(node, tail or {})
             return Lineage(unique=True)
-        order_limit(node, [_column(None, ROW_ID), *_ordinals(node)])
+        order_limit(node, [column_named(None, ROW_ID), *ordinals(node)])
         return Lineage(unique=False)
+
+    def _cut(self, query: exp.Query) -> None:
+        """Complete the order of a LIMIT over rows without ids: by all columns, or or by the row behind a star."""
+        positions = ordinals(query)
+        if positions or not (query.args.get("limit") or query.args.get("offset")):
+            order_limit(query, positions)
+            return
+        tail = movable_tail(query)
+        if tail is None:
+            return
+        outer = self._wrap(query, "SELECT * FROM __bq_place")
+        for key, value in tail.items():
+            outer.set(key, value)
+        order_limit(outer, [column_named(None, outer.args["from_"].this.alias)])
 
     def _pad(self, branch: exp.Expr) -> None:
         """Give a branch without lineage the two columns, empty, so that it fits beside one that has them."""
@@ -180,12 +208,14 @@ class Compiler:
         hidden = f'"{ROW_ID}", "{ROW_ROOTS}"'
         self._wrap(branch, f"SELECT * EXCLUDE ({hidden}), {hidden} FROM __bq_place")
 
-    def _wrap(self, query: exp.Expr, template: str) -> None:
-        outer = _parse(template)
+    def _wrap(self, query: exp.Expr, template: str) -> exp.Select:
+        """Put a query into the place that a template has for it; what stands there now."""
+        outer = parse_select(template)
         query.replace(outer)
         inner = query.this if isinstance(query, exp.Subquery) and not query.args.get("limit") else query
         place = next(table for table in outer.find_all(exp.Table) if table.name == "__bq_place")
         place.replace(exp.Subquery(this=inner, alias=exp.TableAlias(this=exp.to_identifier(self._name()))))
+        return outer
 
     def _source(self, part: exp.Expr, ctes: _Ctes, dark: bool) -> Iterator[_Source]:
         """The sources that one item of a FROM is: several for a join in parentheses."""
@@ -239,7 +269,7 @@ class Compiler:
     def _strip(self, table: exp.Table, lineage: Lineage) -> None:
         """A CTE without its lineage columns, for a place that would take them for the user's."""
         columns = ", ".join(f'"{name}"' for name in (ROW_ID, ROW_ROOTS))
-        inner = _parse(f"SELECT * EXCLUDE ({columns}) FROM __bq_place")
+        inner = parse_select(f"SELECT * EXCLUDE ({columns}) FROM __bq_place")
         place = next(iter(inner.find_all(exp.Table)))
         place.replace(exp.Table(this=table.this.copy()))
         alias = table.args.get("alias") or exp.TableAlias(this=table.this.copy())
@@ -248,10 +278,10 @@ class Compiler:
 
     def _darken(self, node: exp.Expr, ctes: _Ctes) -> None:
         """Make everything below `node` do without lineage."""
-        for found in list(_nearest(node, exp.Query)):
+        for found in list(nearest(node, exp.Query)):
             if found is not node:
                 self.query(found, ctes, emit=False)
-        for table in list(_nearest(node, exp.Table)):
+        for table in list(nearest(node, exp.Table)):
             if isinstance(table, exp.Table) and isinstance(table.this, exp.Identifier):
                 self._table(table, ctes, True, False)
 
@@ -265,7 +295,7 @@ class Compiler:
         for node in own_nodes(select):
             if isinstance(node, exp.Columns) and not isinstance(node.this, exp.Star):
                 return True
-            if isinstance(node, exp.Star) and not _is_plain_star(node):
+            if isinstance(node, exp.Star) and not is_plain_star(node):
                 return True
             if isinstance(node, exp.Column) and not node.table:
                 name = node.name.lower()
@@ -278,106 +308,56 @@ class Compiler:
         return f"__bq_{self._fresh}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Grouping:
-    """How a scope groups: the expressions that tell its groups apart, or no way to know them."""
-
-    keys: tuple[exp.Expr, ...]
-    known: bool
-    one_row: bool = False
-
-
-def _grouping(select: exp.Select) -> _Grouping | None:
-    """None where the scope keeps rows."""
-    group = select.args.get("group")
-    if group is None:
-        aggregates = any(is_aggregate(node) and not _is_windowed(node) for node in own_nodes(select))
-        return _Grouping((), known=True, one_row=True) if aggregates or select.args.get("having") else None
-    if group.args.get("all"):
-        return _all_groups(select)
-    keys: list[exp.Expr] = []
-    for item in group.expressions:
-        is_position = isinstance(item, exp.Literal) and not item.is_string
-        key = _projection(select, int(item.name)) if is_position else item
-        if key is None or isinstance(key, exp.Cube | exp.Rollup | exp.GroupingSets):
-            return _Grouping((), known=False)
-        keys.append(key)
-    if any(group.args.get(kind) for kind in ("cube", "rollup", "grouping_sets", "totals")):
-        return _Grouping((), known=False)
-    return _Grouping(tuple(keys), known=True)
-
-
-def _all_groups(select: exp.Select) -> _Grouping:
-    """GROUP BY ALL groups by every projection that aggregates nothing."""
-    keys = []
-    for item in select.expressions:
-        if (
-            item.is_star
-            or isinstance(item, exp.Columns)
-            or (item.find(exp.Columns, exp.Star) and not item.find(exp.Count))
-        ):
-            return _Grouping((), known=False)
-        value = item.unalias()
-        if not any(is_aggregate(node) and not _is_windowed(node) for node in [value, *own_nodes(value)]):
-            keys.append(value)
-    return _Grouping(tuple(keys), known=True)
-
-
-def _emit(select: exp.Select, sources: Sequence[_Source], parts: int, grouping: _Grouping | None) -> Lineage:
+def _emit(select: exp.Select, sources: Sequence[_Source], parts: int, grouping: Grouping | None) -> Lineage:
     """Add the two columns to a SELECT; `parts` is the number of things in its FROM."""
     roots = _roots(sources)
     if grouping is None:
         filters = parts - len(sources)
         identity = _join_ids(sources)
         unique = (
-            all(source.lineage and source.lineage.unique for source in sources)
-            and not filters
-            and not _fans_out(select)
+            all(source.lineage and source.lineage.unique for source in sources) and not filters and not fans_out(select)
         )
     else:
-        roots = _parse_expression(_COLLECTED.format(roots.sql("duckdb")))
+        roots = parse_expression(_COLLECTED.format(roots.sql("duckdb")))
         identity, unique = _group_id(grouping), grouping.known
     if select.args.get("group") is not None and select.args["group"].args.get("all") and not unique:
-        identity = _parse_expression("CAST(NULL AS VARCHAR)")
+        identity = parse_expression("CAST(NULL AS VARCHAR)")
     select.append("expressions", exp.alias_(identity, ROW_ID, quoted=True))
     select.append("expressions", exp.alias_(roots, ROW_ROOTS, quoted=True))
     return Lineage(unique)
 
 
-def _group_id(grouping: _Grouping) -> exp.Expr:
+def _group_id(grouping: Grouping) -> exp.Expr:
     if not grouping.known:
-        return _parse_expression("CAST(NULL AS VARCHAR)")
+        return parse_expression("CAST(NULL AS VARCHAR)")
     if not grouping.keys:
-        return _parse_expression("MD5('one')")
+        return parse_expression("MD5('one')")
     fields = ", ".join(f"'{number}': {key.sql('duckdb')}" for number, key in enumerate(grouping.keys))
-    return _parse_expression(f"MD5(CAST(TO_JSON({{{fields}}}) AS VARCHAR))")
+    return parse_expression(f"MD5(CAST(TO_JSON({{{fields}}}) AS VARCHAR))")
 
 
 def _join_ids(sources: Sequence[_Source]) -> exp.Expr:
-    ids = [_column(source.alias, ROW_ID) for source in sources]
+    ids = [column_named(source.alias, ROW_ID) for source in sources]
     if len(ids) == 1:
         return ids[0]
     parts = " || ".join(f"COALESCE({part.sql('duckdb')}, '-')" for part in ids)
-    return _parse_expression(f"MD5({parts})")
+    return parse_expression(f"MD5({parts})")
 
 
 def _roots(sources: Sequence[_Source]) -> exp.Expr:
-    columns = [_column(source.alias, ROW_ROOTS) for source in sources]
+    columns = [column_named(source.alias, ROW_ROOTS) for source in sources]
     if len(columns) == 1:
         return columns[0]
     lists = ", ".join(f"COALESCE({column.sql('duckdb')}, CAST([] AS VARCHAR[]))" for column in columns)
-    return _parse_expression(f"LIST_SORT(LIST_DISTINCT(FLATTEN([{lists}])))")
-
-
-def _fans_out(select: exp.Select) -> bool:
-    """Whether UNNEST in the list of a SELECT makes many rows of one."""
-    return any(isinstance(node, exp.Unnest | exp.Explode) for item in select.expressions for node in item.walk())
+    return parse_expression(f"LIST_SORT(LIST_DISTINCT(FLATTEN([{lists}])))")
 
 
 def _row_keys(sources: Sequence[_Source]) -> tuple[exp.Expr, ...]:
     """What tells the rows of a FROM apart: ids, and of a source that has none its whole row."""
     visible = [source for source in sources if not source.filters_only and source.alias]
-    return tuple(_column(source.alias, ROW_ID) if source.lineage else _column(None, source.alias) for source in visible)
+    return tuple(
+        column_named(source.alias, ROW_ID) if source.lineage else column_named(None, source.alias) for source in visible
+    )
 
 
 def _hide(select: exp.Select, sources: Sequence[_Source]) -> None:
@@ -385,102 +365,14 @@ def _hide(select: exp.Select, sources: Sequence[_Source]) -> None:
     hidden = {source.alias.lower(): source.lineage.hidden for source in sources if source.lineage}
     everything = tuple(dict.fromkeys(name for names in hidden.values() for name in names))
     for node in list(own_nodes(select)):
-        if isinstance(node, exp.Star) and _is_plain_star(node) and not isinstance(node.parent, exp.Count):
+        if isinstance(node, exp.Star) and is_plain_star(node) and not isinstance(node.parent, exp.Count):
             holder = node.parent
             names = everything
             if isinstance(holder, exp.Column) and holder.table:
                 names = hidden.get(holder.table.lower(), ())
             if names:
                 given = node.args.get("except_") or []
-                node.set("except_", [*given, *(_column(None, name) for name in names)])
-
-
-def _is_plain_star(star: exp.Star) -> bool:
-    """Whether a star stands where it means columns one by one: in the list of a SELECT, in COUNT(*), in COLUMNS(*)."""
-    holder = star.parent
-    if isinstance(holder, exp.Column):
-        holder = holder.parent
-    return isinstance(holder, exp.Select | exp.Count | exp.Columns)
-
-
-def _from_parts(select: exp.Select) -> Iterator[exp.Expr]:
-    start = select.args.get("from_")
-    if start is not None:
-        yield start
-    yield from select.args.get("joins") or ()
-    yield from select.args.get("laterals") or ()
-
-
-def _subqueries(select: exp.Select) -> list[exp.Expr]:
-    """The queries inside the expressions of a scope: not those of its FROM, not its CTEs."""
-    found: list[exp.Expr] = []
-    for key, value in select.args.items():
-        if key in ("from_", "with_", "laterals"):
-            continue
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, exp.Join):
-                for part in (item.args.get("on"),):
-                    found.extend(_nearest(part, exp.Query) if part is not None else ())
-            elif isinstance(item, exp.Expr):
-                found.extend(_nearest(item, exp.Query))
-    return found
-
-
-def _nearest(node: exp.Expr, kind: type[exp.Expr]) -> Iterator[exp.Expr]:
-    """The nodes of a kind below `node` (or itself) that are not inside another query."""
-    stack = [node]
-    while stack:
-        current = stack.pop()
-        if isinstance(current, kind):
-            yield current
-        elif not isinstance(current, exp.Query):
-            stack.extend(current.iter_expressions(reverse=True))
-
-
-def _is_windowed(node: exp.Expr) -> bool:
-    above, inside = node.parent, node
-    while isinstance(above, exp.Filter | exp.IgnoreNulls | exp.RespectNulls) and above.this is inside:
-        inside, above = above, above.parent
-    return isinstance(above, exp.Window) and above.this is inside
-
-
-def _is_distinct(select: exp.Select) -> bool:
-    distinct = select.args.get("distinct")
-    return isinstance(distinct, exp.Distinct) and not distinct.args.get("on")
-
-
-def _movable_tail(query: exp.Query) -> dict[str, exp.Expr] | None:
-    """Take ORDER BY, LIMIT and OFFSET off a query, to put them on one around it; None where its order names more than
-    the columns that it gives."""
-    order = query.args.get("order")
-    names = set(query.named_selects)
-    for item in order.expressions if order else ():
-        value = item.this
-        simple = isinstance(value, exp.Literal) or (
-            isinstance(value, exp.Column) and not value.table and value.name in names
-        )
-        if not simple:
-            return None
-    tail = {key: query.args[key] for key in ("order", "limit", "offset") if query.args.get(key)}
-    for key in tail:
-        query.set(key, None)
-    return tail
-
-
-def _ordinals(query: exp.Query) -> tuple[exp.Expr, ...]:
-    """The positions of all columns of a query, as keys of an ORDER BY; none where a star hides their number."""
-    items = query.selects
-    if any(item.is_star or item.find(exp.Columns) for item in items):
-        return ()
-    return tuple(exp.Literal.number(position) for position in range(1, len(items) + 1))
-
-
-def _projection(select: exp.Select, position: int) -> exp.Expr | None:
-    """The expression at a position of the SELECT list, where no star comes before."""
-    items = select.expressions[:position]
-    if len(items) < position or any(item.is_star or item.find(exp.Columns) for item in items):
-        return None
-    return items[-1].unalias()  # type: ignore[no-any-return]  # sqlglot's lists are untyped
+                node.set("except_", [*given, *(column_named(None, name) for name in names)])
 
 
 def _exact_columns(schemas: Schemas) -> Callable[[exp.Column], bool]:
@@ -510,26 +402,10 @@ def _is_alias(column: exp.Column) -> bool:
     )
 
 
-def _column(table: str | None, name: str) -> exp.Column:
-    return exp.column(
-        exp.to_identifier(name, quoted=True), table=exp.to_identifier(table, quoted=True) if table else None
-    )
-
-
-def _parse(sql: str) -> exp.Select:
-    tree = sqlglot.parse_one(sql, read="duckdb")
-    assert isinstance(tree, exp.Select), "templates of this module are SELECTs"
-    return tree
-
-
-def _parse_expression(sql: str) -> exp.Expr:
-    return _parse(f"SELECT {sql}").expressions[0].pop()  # type: ignore[no-any-return]  # sqlglot's lists are untyped
-
-
 def hide_shown(tree: exp.Expr, tables: Mapping[int, str], shown: Mapping[str, tuple[str, ...]]) -> None:
     """Keep the columns of `shown` out of the stars of a query that is otherwise left as it is written."""
     for select in tree.find_all(exp.Select):
-        parts = [part.this if isinstance(part, exp.From | exp.Join) else part for part in _from_parts(select)]
+        parts = [part.this if isinstance(part, exp.From | exp.Join) else part for part in from_parts(select)]
         inputs = [(part, shown.get(tables.get(id(part), ""), ())) for part in parts]
         _hide(select, [_Source(part.alias_or_name, Lineage(True, names)) for part, names in inputs if names])
 

@@ -12,7 +12,12 @@ from sqlglot.optimizer.scope import Scope, traverse_scope
 from bqbuild.core.errors import Where
 from bqbuild.core.records import Column
 from bqbuild.graph.sql.parsing import base_tables, parse_query
-from bqbuild.graph.sql.reads import _input, _NotUnderstoodError, _qualified, _source_of  # one reading of SQL for both
+from bqbuild.graph.sql.reads import (  # one reading of SQL for both
+    NotUnderstoodError,
+    input_table,
+    qualified_query,
+    source_of,
+)
 
 Schemas = Mapping[str, Sequence[Column] | None]
 Origins = frozenset[tuple[str, str]]
@@ -27,9 +32,9 @@ def column_origins(body: str, where: Where, schemas: Schemas) -> dict[str, Origi
     tree = parse_query(body, where)
     names = {id(table): table.name for table in base_tables(tree)}
     try:
-        query = _qualified(tree, names, schemas)
+        query = qualified_query(tree, names, schemas)
         return _Tracer(query, set(names.values())).outputs()
-    except (_NotUnderstoodError, SqlglotError, RecursionError, KeyError):
+    except (NotUnderstoodError, SqlglotError, RecursionError, KeyError):
         return None
 
 
@@ -39,8 +44,8 @@ class _Tracer:
     def __init__(self, query: exp.Query, inputs: set[str]) -> None:
         self._scopes = list(traverse_scope(query))
         if not self._scopes:
-            raise _NotUnderstoodError
-        self._inputs = {_input(name).lower(): name for name in inputs}
+            raise NotUnderstoodError
+        self._inputs = {input_table(name).lower(): name for name in inputs}
         self._owners: dict[int, Scope] = {}
         for scope in self._scopes:  # the innermost come first, and they own their columns
             for column in scope.columns:
@@ -53,7 +58,7 @@ class _Tracer:
         found: dict[str, Origins] = {}
         for position, item in enumerate(_selects(root)):
             if item.is_star or not item.alias_or_name:
-                raise _NotUnderstoodError
+                raise NotUnderstoodError
             found[item.alias_or_name] = self._column(root, position)
         return found
 
@@ -71,13 +76,13 @@ class _Tracer:
             return
         items = _selects(scope)
         if position >= len(items):
-            raise _NotUnderstoodError
+            raise NotUnderstoodError
         yield from self._expression(items[position])
 
     def _expression(self, expression: exp.Expr) -> Iterator[tuple[str, str]]:
         for column in expression.find_all(exp.Column):
             owner = self._owners.get(id(column))
-            source = _source_of(owner, column) if owner is not None else None
+            source = source_of(owner, column) if owner is not None else None
             if isinstance(source, exp.Table):
                 name = self._inputs.get(source.name.lower())
                 if name is not None:
@@ -85,7 +90,7 @@ class _Tracer:
             elif isinstance(source, Scope):
                 yield from self._from_scope(source, column.name)
             else:
-                raise _NotUnderstoodError
+                raise NotUnderstoodError
 
     def _from_scope(self, scope: Scope, name: str) -> Iterator[tuple[str, str]]:
         if scope.is_udtf:  # what is unnested is made from everything in the call
@@ -93,7 +98,7 @@ class _Tracer:
             return
         names = [item.alias_or_name.lower() for item in _selects(scope)]
         if name.lower() not in names:
-            raise _NotUnderstoodError
+            raise NotUnderstoodError
         yield from self._column(scope, names.index(name.lower()))
 
 

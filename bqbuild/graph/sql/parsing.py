@@ -11,6 +11,7 @@ from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.errors import ParseError, SqlglotError, TokenError
 
 from bqbuild.core.errors import ProjectError, Where
+from bqbuild.core.records import Node
 
 _AT_LINE = re.compile(r"Line (\d+), Col: (\d+)")
 
@@ -50,8 +51,22 @@ def place_of(node: exp.Expr, where: Where) -> Where:
         line = candidate.meta.get("line")
         if isinstance(line, int):
             start = candidate.meta.get("end", 0) - candidate.meta.get("start", 0)
-            return Where(where.file, line + max(where.line - 1, 0), max(candidate.meta.get("col", 0) - start, 0))
+            return place_in(where, line, max(candidate.meta.get("col", 0) - start, 0))
     return where
+
+
+def body_place(node: Node) -> Where:
+    """Where the SQL of a node begins: the file itself, without a line, or a line of a YAML file."""
+    place = node.places.get("sql", node.where)
+    if node.path.endswith(".sql") or not place.line:
+        return Where(node.path)
+    in_block = "\n" in node.body.strip()  # `sql: |` stands on the line above
+    return Where(place.file, place.line + in_block)
+
+
+def place_in(where: Where, line: int, column: int) -> Where:
+    """Line and column of a body that begins at `where`. Inside YAML columns are not known: the text is indented."""
+    return Where(where.file, where.line + line - 1) if where.line else Where(where.file, line, column)
 
 
 def base_tables(tree: exp.Expr) -> Iterator[exp.Table]:
@@ -111,5 +126,5 @@ def _unreadable(error: SqlglotError, where: Where) -> ProjectError:
         match = _AT_LINE.search(str(error))
         line, column = (int(match[1]), int(match[2])) if match else (None, None)
         message = str(error).splitlines()[0].rstrip(".")
-    place = Where(where.file, line + max(where.line - 1, 0), column or 0) if line else where
+    place = place_in(where, line, column or 0) if line else where
     return ProjectError(f"this SQL cannot be parsed: {message}", where=place)

@@ -21,7 +21,7 @@ MAX_NODES = 8000
 """Larger queries, which only programs write, are not followed: it would take minutes."""
 
 
-class _NotUnderstoodError(Exception):
+class NotUnderstoodError(Exception):
     """The query has something in it that this module can't follow; caught below."""
 
 
@@ -29,9 +29,9 @@ def columns_read(tree: exp.Expr, names: Mapping[int, str], schemas: Schemas) -> 
     """The columns read of each input; `names` maps the id() of each input's Table node in `tree` to its name."""
     inputs = dict.fromkeys(names.values())
     try:
-        qualified = _qualified(tree, names, schemas)
+        qualified = qualified_query(tree, names, schemas)
         found = _Reader(qualified, set(inputs)).read()
-    except (_NotUnderstoodError, SqlglotError, RecursionError, KeyError):
+    except (NotUnderstoodError, SqlglotError, RecursionError, KeyError):
         return dict(inputs)
     return {name: _as_spelt(found.get(name, set()), schemas.get(name)) for name in inputs}
 
@@ -39,8 +39,8 @@ def columns_read(tree: exp.Expr, names: Mapping[int, str], schemas: Schemas) -> 
 def columns_given(tree: exp.Expr, names: Mapping[int, str], schemas: Schemas) -> list[str] | None:
     """The names of a query's columns, or None where they can't be told."""
     try:
-        qualified = _qualified(tree, names, schemas)
-    except (_NotUnderstoodError, SqlglotError, RecursionError, KeyError):
+        qualified = qualified_query(tree, names, schemas)
+    except (NotUnderstoodError, SqlglotError, RecursionError, KeyError):
         return None
     spelling = {column.name.lower(): column.name for columns in schemas.values() for column in columns or ()}
     written = {alias.alias.lower(): alias.alias for alias in tree.find_all(exp.Alias)}
@@ -55,19 +55,19 @@ def columns_given(tree: exp.Expr, names: Mapping[int, str], schemas: Schemas) ->
     return columns
 
 
-def _qualified(tree: exp.Expr, names: Mapping[int, str], schemas: Schemas) -> exp.Query:
+def qualified_query(tree: exp.Expr, names: Mapping[int, str], schemas: Schemas) -> exp.Query:
     """A copy with stars expanded and every column under its table's alias; inputs are tables named `bq_in_<name>`."""
     if sum(not isinstance(node, exp.Literal) for node in tree.walk()) > MAX_NODES:
-        raise _NotUnderstoodError
+        raise NotUnderstoodError
     if tree.find(exp.Pivot, exp.Columns, exp.PositionalColumn, exp.Summarize) is not None:
-        raise _NotUnderstoodError
+        raise NotUnderstoodError
     if any(clause.args.get("recursive") for clause in tree.find_all(exp.With)):
-        raise _NotUnderstoodError
+        raise NotUnderstoodError
     if any(join.method == "NATURAL" for join in tree.find_all(exp.Join)):
-        raise _NotUnderstoodError
+        raise NotUnderstoodError
     copy = _with_inputs(tree, names)
     known: dict[str, object] = {
-        _input(name): {column.name: column.type for column in columns if column.name not in LINEAGE_COLUMNS}
+        input_table(name): {column.name: column.type for column in columns if column.name not in LINEAGE_COLUMNS}
         for name, columns in schemas.items()
         if columns is not None
     }
@@ -81,7 +81,7 @@ def _qualified(tree: exp.Expr, names: Mapping[int, str], schemas: Schemas) -> ex
         identify=False,
     )
     if not isinstance(qualified, exp.Query):
-        raise _NotUnderstoodError
+        raise NotUnderstoodError
     return qualified
 
 
@@ -93,7 +93,7 @@ def _with_inputs(tree: exp.Expr, names: Mapping[int, str]) -> exp.Expr:
         if name is not None:
             if not table.args.get("alias"):
                 table.set("alias", exp.TableAlias(this=exp.to_identifier(name, quoted=True)))
-            table.set("this", exp.to_identifier(_input(name), quoted=True))
+            table.set("this", exp.to_identifier(input_table(name), quoted=True))
     for column in list(copy.find_all(exp.Column)):
         if column.name in LINEAGE_COLUMNS:  # no schema has them: read or not, they are no columns of the user's
             null = exp.Null()
@@ -110,7 +110,7 @@ def _check_whole_rows(tree: exp.Expr) -> None:
     columns = {alias.alias.lower() for alias in tree.find_all(exp.Alias)}
     for column in tree.find_all(exp.Column):
         if not column.table and column.name.lower() in aliases - columns:
-            raise _NotUnderstoodError
+            raise NotUnderstoodError
 
 
 class _Reader:
@@ -118,14 +118,14 @@ class _Reader:
 
     def __init__(self, query: exp.Query, inputs: Iterable[str]) -> None:
         self._scopes = list(traverse_scope(query))
-        self._inputs = {_input(name).lower(): name for name in inputs}
+        self._inputs = {input_table(name).lower(): name for name in inputs}
         self._needed: dict[int, set[str] | None] = {}
         self._found: dict[str, set[str]] = {}
 
     def read(self) -> dict[str, set[str]]:
         """Scopes come innermost first; going backwards, everyone who needs a scope was looked at before it."""
         if not self._scopes:
-            raise _NotUnderstoodError
+            raise NotUnderstoodError
         self._needed[id(self._scopes[-1])] = None
         for scope in reversed(self._scopes):
             if id(scope) in self._needed:
@@ -160,11 +160,11 @@ class _Reader:
                 if item.alias_or_name.lower() not in needed and not _makes_rows(item):
                     unused |= {id(column) for column in item.find_all(exp.Column)}
         if any(isinstance(item, exp.Star) or item.is_star for item in getattr(query, "selects", ())):
-            raise _NotUnderstoodError
+            raise NotUnderstoodError
         return [column for column in scope.columns if id(column) not in unused]
 
     def _column(self, scope: Scope, column: exp.Column) -> None:
-        source = _source_of(scope, column)
+        source = source_of(scope, column)
         if isinstance(source, Scope):
             self._need(source, {column.name.lower()})
         elif isinstance(source, exp.Table):
@@ -172,14 +172,14 @@ class _Reader:
             if name is not None:
                 self._found.setdefault(name, set()).add(column.name.lower())
         else:
-            raise _NotUnderstoodError
+            raise NotUnderstoodError
 
     def _need(self, scope: Scope, columns: set[str] | None) -> None:
         known = self._needed.get(id(scope), set())
         self._needed[id(scope)] = None if known is None or columns is None else known | columns
 
 
-def _source_of(scope: Scope, column: exp.Column) -> object:
+def source_of(scope: Scope, column: exp.Column) -> object:
     """What a column's table alias stands for, here or in a scope around; None where it is nowhere."""
     if not column.table:
         return None
@@ -223,5 +223,5 @@ def _as_spelt(names: set[str], columns: Sequence[Column] | None) -> frozenset[st
     return frozenset(spelling.get(name, name) for name in names)
 
 
-def _input(name: str) -> str:
+def input_table(name: str) -> str:
     return f"bq_in_{name}"

@@ -96,3 +96,18 @@ OUTPUTS = [
 def test_the_columns_of_the_result_are_told_where_they_can_be(sql: str, expected: str | None) -> None:
     found = analyse_sql(sql, Where("m.sql")).output_columns(SCHEMAS)
     assert found == (None if expected is None else expected.split())
+
+
+def test_a_query_that_only_a_program_writes_is_compiled_in_good_time() -> None:
+    many = " or ".join(f"id = {number}" for number in range(3000))
+    for sql in (
+        f"select id from t where {many}",
+        f"select id from t where id in ({', '.join(map(str, range(5000)))})",
+        " union all ".join(["select id from t"] * 400),
+        "select " + " + ".join(["id"] * 1500) + " as x from t",
+        "select id from (" * 60 + "t" + ")" * 60,
+    ):
+        model = analyse_sql(sql, Where("m.sql"))
+        assert model.identity
+        assert model.reads({"t": T})["t"] in (None, frozenset({"id"}))
+        assert model.compile({"t": T}).sql

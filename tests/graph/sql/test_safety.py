@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import duckdb
 import pytest
 
+from bqbuild.config.specs import SqlSpec
 from bqbuild.core.errors import ProjectError, Where
-from bqbuild.graph.sql import analyse_sql
+from bqbuild.core.records import Node, NodeName
+from bqbuild.graph.sql import analyse_sql, body_place
 from bqbuild.graph.sql.functions import AGGREGATES, FILE_FUNCTIONS, FORBIDDEN, TABLE_FUNCTIONS, VOLATILE
 
 FILE = Where("models/m.sql")
@@ -203,3 +207,15 @@ def test_the_lists_of_functions_know_the_installed_duckdb() -> None:
             assert name in VOLATILE | FORBIDDEN, name
         elif kind == "table" and name not in TABLE_FUNCTIONS:
             assert name.startswith(FILE_FUNCTIONS) or name not in TABLE_FUNCTIONS
+
+
+def test_sql_in_yaml_is_placed_by_the_line_of_its_key() -> None:
+    spec = SqlSpec(name="m", sql="select 1")
+    body = "select id,\n  now() as t\nfrom x\n"
+    places = {"sql": Where("models/all.yml", 7, 5)}
+    node = Node(NodeName("m"), "sql", spec, (), Where("models/all.yml", 5), "models/all.yml", ("p", "m"), body, places)
+    with pytest.raises(ProjectError) as caught:
+        analyse_sql(body, body_place(node))
+    assert str(caught.value.where) == "models/all.yml:9"
+    assert body_place(replace(node, body="select 1", places={})) == Where("models/all.yml", 5)
+    assert body_place(replace(node, path="models/m.sql")) == Where("models/m.sql")
