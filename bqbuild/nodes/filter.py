@@ -68,7 +68,7 @@ class FilterKind:
     semantics = 1
 
     def build(self, node: Node, inputs: Mapping[str, Table], ctx: BuildContext) -> Built:
-        """The rows that pass every rule; sides: `rejects`, and `errors` where there is a judge."""
+        """The rows that pass every rule; sides: `rejects`, and `errors` (of judges; empty without)."""
         spec: FilterSpec = node.spec
         rows = Survivors(ctx.store.tables, inputs[spec.from_])
         errors: list[RowError] = []
@@ -80,9 +80,10 @@ class FilterKind:
             else:
                 _report(work, len(spec.rules))
                 _RULES[rule.ways()[0]](work)
-        sides = {"rejects": _write_rejects(ctx.store.tables, rows, spec.rules)}
-        if any(rule.judge for rule in spec.rules):
-            sides["errors"] = write_errors(ctx.store.tables, errors)
+        sides = {
+            "rejects": _write_rejects(ctx.store.tables, rows, spec.rules),
+            "errors": write_errors(ctx.store.tables, errors),
+        }
         return Built(_write(ctx.store.tables, rows.schema, rows.kept()), sides, incomplete=rows.set_aside_count)
 
 

@@ -37,9 +37,16 @@ def read_inputs(node: Node, project: Project, tables: Tables, parents: Mapping[s
         table = parents[name]
         columns = _resolved(node, name, reads, table)
         there = {column.name for column in table.columns}
-        counted = [*columns, *(there & {ID, ROOTS, *_HANDED_ON.get(node.kind, ())} if reads.ids else ())]
+        own = {ID, ROOTS, *_HANDED_ON.get(node.kind, ())} if reads.ids else set()
+        counted = [*columns, *(there & (own | _named(node)))]
         inputs[name] = ReadInput(columns, reads.ids, tables.content_digest(table, counted))
     return inputs
+
+
+def _named(node: Node) -> set[str]:
+    """The lineage columns that SQL of the node names, or may name."""
+    text = f"{node.body} {getattr(node.spec, 'where', None) or ''}".lower()
+    return {name for name in (PARENT, CALLS) if name in text}
 
 
 def _source_inputs(node: Node, project: Project) -> dict[str, ReadInput]:

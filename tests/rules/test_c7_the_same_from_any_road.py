@@ -29,3 +29,12 @@ def test_c7_a_filter_hands_on_the_calls_of_its_rows_though_their_values_are_the_
     built.run()
     assert {len(row["_bq_calls"]) for row in built.rows("select * from kept")} == {5}
     assert built.digests() == clean_build(built, tmp_path / "clean").digests()
+
+
+def test_c7_sql_that_reads_the_calls_of_rows_follows_them(built: Space, tmp_path: Path) -> None:
+    built.write("models/asked.sql", "select question, len(_bq_calls) as calls from {{ ref('labelled') }}")
+    built.run()
+    built.edit(MODELS, "    kind: annotate\n", "    kind: annotate\n    votes: 3\n")
+    built.run()
+    assert {row["calls"] for row in built.rows("select * from asked")} == {3}
+    assert built.digests() == clean_build(built, tmp_path / "clean").digests()
