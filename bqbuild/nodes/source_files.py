@@ -42,10 +42,15 @@ RACY_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True, order=True)
 class SourceFile:
-    """One file of a source: where it is, and what messages and the column `file` call it."""
+    """One file of a source: what the column `file` calls it (relative to `project/`), and where it is."""
 
-    shown_as: str
+    name: str
     path: Path
+
+    @property
+    def shown_as(self) -> str:
+        """What messages call it: a path from the project's root, or `pkg://…`."""
+        return self.name if self.name.startswith(PACKAGE) else os.path.normpath(os.path.join("project", self.name))
 
 
 def source_format(spec: SourceSpec, where: Where | None = None) -> str:
@@ -63,7 +68,7 @@ def source_format(spec: SourceSpec, where: Where | None = None) -> str:
 
 
 def source_files(spec: SourceSpec, root: Path, where: Where | None = None) -> list[SourceFile]:
-    """The files of a source in a project at `root`, sorted by the name they are shown as; each once.
+    """The files of a source in a project at `root`, sorted by name; each once.
 
     A source with a `url` whose path does not exist is one file below `.bqbuild/downloads`, there or not (`fetch`).
     Raises BuildError where a path, glob or package matches nothing, ProjectError for a `url` without `sha256`.
@@ -90,7 +95,7 @@ def files_digest(spec: SourceSpec, files: Sequence[SourceFile], cache: Path) -> 
         return digest({"sha256": spec.sha256.lower()})
     hashes = hash_files([file.path for file in files], cache)
     named = source_format(spec) in NAMED_FORMATS
-    return digest(sorted([file.shown_as if named else "", hashes[file.path]] for file in files))
+    return digest(sorted([file.name if named else "", hashes[file.path]] for file in files))
 
 
 def hash_files(paths: Sequence[Path], cache: Path, hash_one: Callable[[Path], str] = digest_file) -> dict[Path, str]:

@@ -134,7 +134,7 @@ def test_the_lock_keeps_one_odd_row_from_retyping_a_column(bench: Bench) -> None
     bench.build()
     jsonl(bench, '{"id": 1, "score": 3}', '{"id": 2, "score": "high"}')
     error = bench.error()
-    assert str(error.where) == "sources/notes.jsonl:2"
+    assert str(error.where) == "project/sources/notes.jsonl:2"
     assert "`score` is bigint" in error.message
     assert "'high'" in error.message
     assert error.hint is not None
@@ -230,7 +230,7 @@ def test_a_broken_csv_names_the_line(bench: Bench, text: str, line: int, message
     bench.declare(path="sources/notes.csv")
     error = bench.error()
     assert error.where is not None
-    assert (error.where.file, error.where.line) == ("sources/notes.csv", line)
+    assert (error.where.file, error.where.line) == ("project/sources/notes.csv", line)
     assert message in error.message
 
 
@@ -286,7 +286,7 @@ def test_parquet_keeps_its_types_and_nested_values_become_json(bench: Bench) -> 
 def test_a_broken_parquet_file_is_named(bench: Bench, content: bytes) -> None:
     bench.write("sources/notes.parquet", content)
     bench.declare(path="sources/notes.parquet")
-    assert str(bench.error().where) == "sources/notes.parquet"
+    assert str(bench.error().where) == "project/sources/notes.parquet"
 
 
 def test_text_is_a_row_a_file(bench: Bench) -> None:
@@ -400,13 +400,13 @@ def test_formatting_of_the_file_is_not_content(bench: Bench) -> None:
 def test_a_key_that_comes_twice_names_both_places(bench: Bench) -> None:
     jsonl(bench, '{"id": 1}', '{"id": 2}', '{"id": 1}', key="[id]")
     error = bench.error()
-    assert str(error.where) == "sources/notes.jsonl:3"
-    assert "id = 1 is also at sources/notes.jsonl:1" in error.message
+    assert str(error.where) == "project/sources/notes.jsonl:3"
+    assert "id = 1 is also at project/sources/notes.jsonl:1" in error.message
 
 
 def test_a_key_that_is_null_is_an_error(bench: Bench) -> None:
     jsonl(bench, '{"id": 1}', '{"x": 2}', key="[id]")
-    assert str(bench.error().where) == "sources/notes.jsonl:2"
+    assert str(bench.error().where) == "project/sources/notes.jsonl:2"
 
 
 def test_a_key_that_is_no_column_offers_the_nearest(bench: Bench) -> None:
@@ -417,18 +417,18 @@ def test_a_key_that_is_no_column_offers_the_nearest(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("content", "place", "message"),
     [
-        (b'{"a": 1}\n{"a": \n', "sources/notes.jsonl:2:", "not JSON"),
-        (b'{"a": 1}\n[1]\n', "sources/notes.jsonl:2", "an array"),
-        (b'{"a": 1}\n"x"\n', "sources/notes.jsonl:2", "a string"),
-        (b'{"a": NaN}\n', "sources/notes.jsonl:1:", "not JSON"),
-        (b'{"a": 1} {"a": 2}\n', "sources/notes.jsonl:1:", "not JSON"),
-        (b'{"a": "\xff"}\n', "sources/notes.jsonl:1:8", "UTF-8"),
-        (b'{"a": "x"}\n{"a": "\xc3\x28"}\n', "sources/notes.jsonl:2:8", "UTF-8"),
-        (b'{"a": "x\x00"}\n', "sources/notes.jsonl:1:9", "NUL"),
-        ('{"a": 1}\n'.encode("utf-16"), "sources/notes.jsonl:1", "UTF-16"),
-        (b'{"a": "\\ud800"}\n', "sources/notes.jsonl:1:", "not JSON"),
-        (b"[" * 5000 + b"\n", "sources/notes.jsonl:1:", "not JSON"),
-        (b'{"a": ' + b"[" * 5000 + b"]" * 5000 + b"}\n", "sources/notes.jsonl:1:", "not JSON"),
+        (b'{"a": 1}\n{"a": \n', "project/sources/notes.jsonl:2:", "not JSON"),
+        (b'{"a": 1}\n[1]\n', "project/sources/notes.jsonl:2", "an array"),
+        (b'{"a": 1}\n"x"\n', "project/sources/notes.jsonl:2", "a string"),
+        (b'{"a": NaN}\n', "project/sources/notes.jsonl:1:", "not JSON"),
+        (b'{"a": 1} {"a": 2}\n', "project/sources/notes.jsonl:1:", "not JSON"),
+        (b'{"a": "\xff"}\n', "project/sources/notes.jsonl:1:8", "UTF-8"),
+        (b'{"a": "x"}\n{"a": "\xc3\x28"}\n', "project/sources/notes.jsonl:2:8", "UTF-8"),
+        (b'{"a": "x\x00"}\n', "project/sources/notes.jsonl:1:9", "NUL"),
+        ('{"a": 1}\n'.encode("utf-16"), "project/sources/notes.jsonl:1", "UTF-16"),
+        (b'{"a": "\\ud800"}\n', "project/sources/notes.jsonl:1:", "not JSON"),
+        (b"[" * 5000 + b"\n", "project/sources/notes.jsonl:1:", "not JSON"),
+        (b'{"a": ' + b"[" * 5000 + b"]" * 5000 + b"}\n", "project/sources/notes.jsonl:1:", "not JSON"),
     ],
 )
 def test_a_broken_line_of_jsonl_is_named(bench: Bench, content: bytes, place: str, message: str) -> None:
@@ -442,15 +442,15 @@ def test_a_broken_line_of_jsonl_is_named(bench: Bench, content: bytes, place: st
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ('[{"a": 1},\n {"a": }]', "sources/notes.json:2:8"),
-        ('[{"a": 1}\n {"a": 2}]', "sources/notes.json:2:2"),
-        ('[{"a": 1},\n 3]', "sources/notes.json:2"),
-        ('{"a": 1}\n{"a": 2}', "sources/notes.json:2:1"),
-        ('[{"a": 1}', "sources/notes.json:1:10"),
-        ('[{"a": 1},\n {"a": "\\udc00"}]', "sources/notes.json:2:2"),
-        ('[{"a": Infinity}]', "sources/notes.json:1:2"),
-        ("", "sources/notes.json:1:1"),
-        ("[" * 100000, "sources/notes.json:1:2"),
+        ('[{"a": 1},\n {"a": }]', "project/sources/notes.json:2:8"),
+        ('[{"a": 1}\n {"a": 2}]', "project/sources/notes.json:2:2"),
+        ('[{"a": 1},\n 3]', "project/sources/notes.json:2"),
+        ('{"a": 1}\n{"a": 2}', "project/sources/notes.json:2:1"),
+        ('[{"a": 1}', "project/sources/notes.json:1:10"),
+        ('[{"a": 1},\n {"a": "\\udc00"}]', "project/sources/notes.json:2:2"),
+        ('[{"a": Infinity}]', "project/sources/notes.json:1:2"),
+        ("", "project/sources/notes.json:1:1"),
+        ("[" * 100000, "project/sources/notes.json:1:2"),
     ],
 )
 def test_a_broken_json_document_is_named(bench: Bench, text: str, place: str) -> None:
@@ -634,9 +634,9 @@ def test_origins_name_file_line_and_row(bench: Bench) -> None:
     built = {row[ID]: row["id"] for row in bench.rows()}
     origins = list(source_origins(bench.node(), load_project(bench.root)))
     assert [(file, line, row) for _, file, line, row in origins] == [
-        ("sources/1.jsonl", 1, {"id": 1}),
-        ("sources/1.jsonl", 3, {"id": 2}),
-        ("sources/2.jsonl", 1, {"id": 3}),
+        ("project/sources/1.jsonl", 1, {"id": 1}),
+        ("project/sources/1.jsonl", 3, {"id": 2}),
+        ("project/sources/2.jsonl", 1, {"id": 3}),
     ]
     assert {identity: row["id"] for identity, _, _, row in origins} == built
 

@@ -18,7 +18,7 @@ _NOT_A_PARAGRAPH = re.compile(r" {4}|\t| {0,3}(?:[-*+>|]|\d+[.)]\s)")
 def read_text(file: SourceFile, spec: SourceSpec) -> Iterator[Batch]:
     """The columns `file` and `text`."""
     text = decode(file, read_bytes(file), 1)
-    return batched([(1, {"file": file.shown_as, "text": text}, len(text))])
+    return batched([(1, {"file": file.name, "text": text}, len(text))])
 
 
 def read_markdown(file: SourceFile, spec: SourceSpec) -> Iterator[Batch]:
@@ -27,7 +27,7 @@ def read_markdown(file: SourceFile, spec: SourceSpec) -> Iterator[Batch]:
     Text before the first heading is a section without title, of level 0. Headings inside fenced code are code.
     """
     text = decode(file, read_bytes(file), 1)
-    return batched((line, {"file": file.shown_as, **row}, len(row["text"])) for line, row in _sections(text))
+    return batched((line, {"file": file.name, **row}, len(row["text"])) for line, row in _sections(text))
 
 
 def _sections(text: str) -> Iterator[tuple[int, Row]]:
