@@ -20,6 +20,7 @@ from bqbuild.nodes.base import RowProgram
 from bqbuild.nodes.errors import write_errors
 from bqbuild.nodes.predicates import RowPredicate
 from bqbuild.plan.rebuild import CACHED, Decision
+from bqbuild.run.contracts import check_contract
 from bqbuild.run.ledger import Ledger
 from bqbuild.run.rows import RowFilter, is_all_recorded, row_groups
 from bqbuild.run.stage import Limits, Stage
@@ -183,6 +184,7 @@ def _settle(ledger: Ledger, link: _Link, reason: str) -> _End:
     if decision.key is None or inputs is None:
         raise BuildError(f"`{node.name}` has parents that are not built")
     table = link.writer.commit()
+    check_contract(node, table)
     link.writer = None
     # written where it is empty too: models and people may read it before anything has gone wrong
     errors = write_errors(ledger.session.store.tables, stage.errors)

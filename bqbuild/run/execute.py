@@ -30,6 +30,7 @@ from bqbuild.nodes import HEAVY_KINDS, ROW_KINDS
 from bqbuild.plan.rebuild import CACHED, Decision
 from bqbuild.run.barriers import Barriers
 from bqbuild.run.chain import build_chain, chain_from
+from bqbuild.run.contracts import check_contract
 from bqbuild.run.desk import Desk
 from bqbuild.run.facts import connections_of, is_paid
 from bqbuild.run.ledger import Ending, Ledger
@@ -97,6 +98,7 @@ class Run:
             return
         decision, _ = await asyncio.to_thread(self.ledger.state.decide, node)
         if decision.trace is not None:
+            check_contract(node, self.ledger.state.outputs[node.name].tables[""])
             status = "cached" if decision.action == CACHED else "success"
             if self.options.publish:
                 self.ledger.adopt(decision.trace)

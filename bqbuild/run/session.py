@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from bqbuild.config.project import Project, find_project, load_project
-from bqbuild.core.errors import ProjectErrors
+from bqbuild.core.errors import ProjectError, ProjectErrors, Where
 from bqbuild.core.records import Node, NodeName, Recipe
 from bqbuild.graph.columns import Names, check_columns
 from bqbuild.graph.dag import Dag, build_dag
@@ -104,7 +104,14 @@ def read_project(
 ) -> Project:
     """The project in `project_dir`, or the one that the working directory is in. Raises ProjectErrors, UsageError."""
     root = project_dir if project_dir is not None else find_project(Path.cwd())
-    return load_project(root, target=target, variables=variables)
+    project = load_project(root, target=target, variables=variables)
+    if project.target.engine != "local":
+        raise ProjectError(
+            f"target `{project.target_name}` asks for the engine `{project.target.engine}`, which this release lacks",
+            where=Where("project/profiles.yml"),
+            hint="write `engine: local`",
+        )
+    return project
 
 
 def with_sources(session: Session, names: Iterable[NodeName]) -> set[NodeName]:

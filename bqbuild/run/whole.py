@@ -16,6 +16,7 @@ from bqbuild.graph.recipe import build_key
 from bqbuild.nodes import table_kind
 from bqbuild.nodes.base import BuildContext, RowProgram, RowsDone
 from bqbuild.plan.rebuild import Decision
+from bqbuild.run.contracts import check_contract
 from bqbuild.run.inputs import read_inputs
 from bqbuild.run.ledger import Ledger
 from bqbuild.run.rows import row_groups
@@ -34,6 +35,7 @@ async def build_table(ledger: Ledger, node: Node, decision: Decision) -> None:
     scratch = ledger.session.store.scratch / decision.key
     ctx = make_context(ledger, node, scratch)
     built = await asyncio.to_thread(table_kind(node.kind).build, node, parents, ctx)
+    check_contract(node, built.table)
     # read again: a source's build may have extended the lock, which is part of what it reads
     inputs = await asyncio.to_thread(read_inputs, node, ledger.session.project, ledger.session.store.tables, parents)
     key = build_key(ledger.session.recipe(node.name), inputs)
