@@ -83,7 +83,7 @@ class AnnotateProgram:
         values = self._measure(row, usable) if self._pass_rate else self._vote(usable)
         calls = [call for outcome in outcomes for call in outcome.calls]
         made = Made(rows=[self._row(row, values, calls)])
-        made.errors = [
+        made.notes = [
             reply_failure(row, f"#{number}", outcome) for number, outcome in enumerate(outcomes) if outcome.problem
         ]
         return made

@@ -38,10 +38,14 @@ class Answer:
 
 @dataclass(slots=True)
 class Made:
-    """The rows that one task made (all columns of the program's schema), and the rows that it could not make."""
+    """The rows that one task made (all columns of the program's schema), and the rows that it could not make.
+
+    `notes` are recorded with the errors but spoil nothing: a ballot that did not count, items that were cut.
+    """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     errors: list[RowError] = field(default_factory=list)
+    notes: list[RowError] = field(default_factory=list)
 
 
 RowSteps = Generator[Sequence[Ask], Sequence[Answer], Made]

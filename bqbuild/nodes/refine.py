@@ -78,7 +78,7 @@ class RefineProgram:
         accepted = self._accept.mask(pa.Table.from_pylist(rows, schema=self.schema))
         for row, is_accepted in zip(rows, accepted, strict=True):
             if not is_accepted:
-                row.update({name: row[f"{name}_before"] for name in self._refined})
+                row.update({name: self._kept(name, row[f"{name}_before"]) for name in self._refined})
         return rows
 
     def _steps(self, row: Mapping[str, Any]) -> RowSteps:
@@ -102,8 +102,18 @@ class RefineProgram:
             return made
         if made.errors and self._spec.on_error == "null":
             values = dict.fromkeys(self._refined)
+        elif made.errors:
+            values = {name: self._kept(name, value) for name, value in values.items()}
         made.rows.append(self._row(row, values, reasoning, calls))
         return made
+
+    def _kept(self, name: str, value: Any) -> Any:
+        """An old value as the column holds it now, where its type is another; as it is, where it cannot be that."""
+        wanted = self.schema.field(name).type
+        try:
+            return pa.array([value]).cast(wanted)[0].as_py() if value is not None else None
+        except (pa.ArrowException, ValueError):
+            return value
 
     def _row(
         self, row: Mapping[str, Any], values: Mapping[str, Any], reasoning: str | None, calls: list[str]

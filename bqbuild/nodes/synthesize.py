@@ -80,7 +80,7 @@ class SynthesizeProgram:
             made.rows.append(self._row(row, cell, item, (sample, number), outcome))
         if outcome.parsed.cut:
             message = f"{outcome.parsed.cut} items beyond max_items were cut"
-            made.errors.append(RowError(row[ID], label, "cut", message, answered=True, calls=outcome.calls))
+            made.notes.append(RowError(row[ID], label, "cut", message, answered=True, calls=outcome.calls))
         return made
 
     def _row(

@@ -270,9 +270,9 @@ class Stage:
         return True
 
     def _record(self, made: Made) -> None:
-        self.errors += made.errors
+        self.errors += [*made.errors, *made.notes]
         self.seen += 1
-        spoiled = [error for error in made.errors if error.answered and error.reason != "cut"]
+        spoiled = [error for error in made.errors if error.answered]
         self._unusable += bool(spoiled)
         if spoiled and self._limits.fails_on_error:
             self._fail(

@@ -182,3 +182,37 @@ def test_on_error_null_is_a_word_however_it_is_written(capitals: Space) -> None:
     capitals.edit(MODELS, "    kind: synthesize\n", "    kind: synthesize\n    on_error: null\n")
     capitals.server.answer = lambda body: "no" if "Brazil" in str(body) else default_answer(body)
     assert capitals.run("clean_notes", "questions")["questions"].counts.rows == 8
+
+
+def test_refine_keeps_the_old_value_though_its_type_was_another(bare: Space) -> None:
+    bare.write("prompts/improve.md", "Improve: {{ id }}")
+    bare.write(
+        "models/m.yml",
+        "models: [{name: better, kind: refine, from: notes, prompt: improve, llm: writer, max_error_rate: 1, "
+        "output: {columns: {id: string}}}]",
+    )
+    bare.server.answer = lambda body: "9" if "Improve: 1" in str(body) else ""
+    bare.run()
+    rows = bare.rows("select id, id_before from better order by id_before")
+    assert rows == [{"id": "9", "id_before": 1}, {"id": "2", "id_before": 2}, {"id": "3", "id_before": 3}]
+
+
+def test_a_ballot_that_cannot_be_used_spoils_no_row(bare: Space) -> None:
+    bare.write("prompts/label.md", "How wet is {{ topic }}, from 1 to 5?")
+    bare.write(
+        "models/m.yml",
+        "models: [{name: wet, kind: annotate, from: notes, prompt: label, llm: writer, votes: 3, on_error: fail, "
+        "output: {format: choice, columns: {wetness: {scale: [1, 5]}}}}]",
+    )
+    spoiled = [True]
+
+    def answer(body: dict[str, Any]) -> str:
+        if len(body["messages"]) > 1:
+            return "who knows"
+        return "who knows" if "rain" in str(body) and spoiled and spoiled.pop() else "4"
+
+    bare.server.answer = answer
+    assert statuses(bare.run()) == {"wet": "success"}
+    rows = bare.rows("select topic, wetness, wetness_agreement from wet")
+    assert {(row["wetness"], row["wetness_agreement"]) for row in rows} == {(4, 1.0)}
+    assert [row["reason"] for row in bare.rows("select reason from wet__errors")] == ["unparsable"]
