@@ -41,6 +41,9 @@ from bqbuild.run.state import State
 from bqbuild.run.testing import tests_of
 from bqbuild.run.whole import build_table
 
+OPEN_CHAINS = 64
+"""Chains of row kinds at work at a time; each holds a bounded number of rows."""
+
 INTERRUPT_SECONDS = 5.0
 """How long Ctrl-C waits for calls to be let go."""
 
@@ -59,6 +62,7 @@ class Run:
         self.ledger = Ledger(session, state, desk, names, emit, is_preparing=not options.publish)
         self.barriers = Barriers(self.ledger, tests_of(session, names) if options.tests else [])
         self.threads = asyncio.Semaphore(options.threads)
+        self.chains = asyncio.Semaphore(OPEN_CHAINS)
         self.machine = asyncio.Lock()
         self.waiting = ThreadPoolExecutor(max(1, len(names)), thread_name_prefix="lease")
 
@@ -134,12 +138,17 @@ class Run:
                         node, "cached", "another run has just built it", self.ledger.state.outputs[node.name]
                     )
                     return
-            limit = self.machine if any(self._is_heavy(member) for member in chain) else self.threads
-            async with limit:
+            async with self._limit(chain):
                 if node.kind in ROW_KINDS:
                     await build_chain(self.ledger, chain, decision)
                 else:
                     await build_table(self.ledger, node, decision)
+
+    def _limit(self, chain: Sequence[Node]) -> asyncio.Semaphore | asyncio.Lock:
+        """What limits how many of such nodes are built at a time: a chain of calls mostly waits, for servers."""
+        if any(self._is_heavy(member) for member in chain):
+            return self.machine
+        return self.chains if chain[0].kind in ROW_KINDS else self.threads
 
     async def _wait_for(self, leases: ExitStack, name: str) -> bool:
         """Take a lease, in a thread of its own kind: were those who work among those who wait, all could wait."""

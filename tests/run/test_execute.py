@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bqbuild.run.options import RunOptions
+from tests.llm_server import Fault
 from tests.space import Space, statuses
 
 
@@ -19,3 +21,16 @@ def test_many_models_of_one_recipe_are_built_side_by_side(bare: Space) -> None:
     bare.write("models/m.yml", "models:\n" + "".join(models))
     assert set(statuses(bare.run()).values()) == {"success"}
     assert bare.sent == 36
+
+
+def test_no_chain_waits_for_the_slowest_call_of_another(bare: Space) -> None:
+    refine = "kind: refine, from: notes, llm: writer, output: {columns: {topic: string}}"
+    models = [f"{{name: {name}, prompt: {name}, rounds: 2, {refine}}}" for name in ("one", "two", "three")]
+    bare.write("models/m.yml", f"models: [{', '.join(models)}]")
+    for name in ("one", "two", "three"):
+        bare.write(f"prompts/{name}.md", f"Improve {name}: {{{{ topic }}}}")
+    bare.server.fault = lambda body, number: Fault(delay=1.0) if number <= 3 else None
+    bare.run(options=RunOptions(threads=1))
+    early = [str(body) for body in bare.server.requests[:9]]
+    assert all(any(f"Improve {name}" in body for body in early) for name in ("one", "two", "three"))
+    assert bare.sent == 18
