@@ -63,7 +63,7 @@ class PrefixCache:
 
     def longest(self, tokens: Tokens) -> Prefix | None:
         """The longest kept prefix of `tokens` that leaves at least one token."""
-        fits = [kept for kept in self._kept if len(kept) < len(tokens) and tokens[: len(kept)] == kept]
+        fits = [kept for kept in self._kept if _begins(tokens, kept)]
         if not fits:
             return None
         best = max(fits, key=len)
@@ -88,4 +88,4 @@ class PrefixCache:
 
 
 def _begins(prompt: Tokens, tokens: Tokens) -> bool:
-    return len(prompt) > len(tokens) and prompt[: len(tokens)] == tokens
+    return len(prompt) > len(tokens) and prompt[len(tokens) - 1] == tokens[-1] and prompt[: len(tokens)] == tokens
