@@ -148,9 +148,7 @@ def test_a_function_sees_an_empty_batch_where_there_are_no_rows(bench: Bench) ->
 
 
 def test_a_column_that_is_null_in_some_batches_gets_the_type_of_the_others(bench: Bench) -> None:
-    rows: list[dict[str, Any]] = [
-        {"n": n, "text": None, "j": None, ID: f"id{n:06}", ROOTS: []} for n in range(20000)
-    ]
+    rows: list[dict[str, Any]] = [{"n": n, "text": None, "j": None, ID: f"id{n:06}", ROOTS: []} for n in range(20000)]
     bench.put("t", rows)
     bench.code(
         """
