@@ -672,7 +672,7 @@ def _build(bench: Bench, project: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [["a"], [1], ["ä\u0007\x7f\"\\", -3], [2**63], [2**70], [1.5], [True], ["x", None, 2], ["\u2028"]]
+    "key", [["a"], [1], ['ä\u0007\x7f"\\', -3], [2**63], [2**70], [1.5], [True], ["x", None, 2], ["\u2028"]]
 )
 def test_the_fast_id_of_a_key_is_its_id(key: list[Any]) -> None:
     assert key_ids("nötes")(key) == row_id("source", "nötes", key)
