@@ -109,10 +109,10 @@ def test_a_default_that_a_kind_has_no_key_for_is_not_its_own(tmp_path: Path) -> 
 def test_a_wrong_default_is_told_where_it_was_written(tmp_path: Path) -> None:
     text = "name: capitals\nvars: {min_words: 3}\nmodels:\n  staging:\n    materialized: veiw\n"
     assert mistakes(tmp_path, {SETTINGS: text}) == [
-        "project/bqbuild.yml:5:19: `materialized` must be table, view or ephemeral, not 'veiw' | did you mean 'view'?"
+        "project/bqbuild.yml:5:19: `materialized` must be table, view or ephemeral, not 'veiw' (did you mean 'view'?)"
     ]
     text = "name: capitals\nvars: {min_words: 3}\nmodels:\n  staging:\n    tgs: x\n"
-    assert mistakes(tmp_path, {SETTINGS: text}) == ["project/bqbuild.yml:5:5: unknown key 'tgs' | did you mean 'tags'?"]
+    assert mistakes(tmp_path, {SETTINGS: text}) == ["project/bqbuild.yml:5:5: unknown key 'tgs' (did you mean 'tags'?)"]
 
 
 def test_defaults_for_a_folder_that_is_not_there_are_a_warning(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_values_are_rendered_and_texts_over_rows_are_not(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("  - {name: x, kind: refin}\n", "extra.yml:2:21: unknown kind 'refin' | did you mean 'refine'?"),
+        ("  - {name: x, kind: refin}\n", "extra.yml:2:21: unknown kind 'refin' (did you mean 'refine'?)"),
         ("  - {name: x}\n", "extra.yml:2:6: missing key 'kind' | kinds: sql, python, synthesize"),
         ("  - {name: x, kind: sql}\n", "missing key 'sql'"),
         ("  - {name: x, kind: source, path: y}\n", "extra.yml:2:21: a source stands under `sources:`"),
@@ -174,7 +174,7 @@ def test_broken_declarations_are_told_with_their_place(tmp_path: Path, text: str
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("model:\n  - {}\n", "models/x.yml:1:1: unknown key 'model' | did you mean 'models'?"),
+        ("model:\n  - {}\n", "models/x.yml:1:1: unknown key 'model' (did you mean 'models'?)"),
         ("version: 2\n", "models/x.yml:1:1: unknown key 'version' | a file of models has `sources:` and `models:`"),
         ("- a\n", "models/x.yml:1: must have `sources:` or `models:`"),
         ("models: {a: b}\n", "models/x.yml:1:9: `models` must be a list"),

@@ -52,7 +52,7 @@ def test_a_single_expression_keeps_its_type(text: str, expected: object) -> None
         ("{{ var('nope') + 1 }}", "f.yml:4:7: no 'nope'"),
         ("a\n{{ var('nope') }}", "f.yml:5: no 'nope'"),
         ("a\n\n{% if var('nope') %}{% endif %}", "f.yml:6: no 'nope'"),
-        ("{{ vra('x') }}", "f.yml:4:7: Jinja failed: 'vra' is undefined\n  hint: did you mean 'var'?"),
+        ("{{ vra('x') }}", "f.yml:4:7: Jinja failed: 'vra' is undefined (did you mean 'var'?)"),
         ("{{ a + }}", "f.yml:4:7: broken Jinja"),
         ("a\n{{ x | nope }}", "f.yml:5: broken Jinja: No filter named 'nope'."),
         ("{{ var() }}", "f.yml:4:7: Jinja failed: read() missing"),

@@ -47,9 +47,9 @@ def test_a_missing_variable_of_another_target_harms_nobody(tmp_path: Path) -> No
 def test_another_target_is_checked_for_unknown_keys(tmp_path: Path) -> None:
     text = FILES[PROFILES].replace("model: big", "modl: big").replace("paper:", "paper:\n            stor: x")
     assert mistakes(tmp_path, {PROFILES: text}) == [
-        "project/profiles.yml:11:5: unknown key 'stor' | did you mean 'store'?",
+        "project/profiles.yml:11:5: unknown key 'stor' (did you mean 'store'?)",
         "project/profiles.yml:13:7: missing key 'model' in `llms.writer`",
-        "project/profiles.yml:13:34: unknown key 'modl' | did you mean 'model'?",
+        "project/profiles.yml:13:34: unknown key 'modl' (did you mean 'model'?)",
     ]
 
 
@@ -121,11 +121,11 @@ def test_a_secret_has_no_place_outside_of_profiles(tmp_path: Path, function: str
         ("targets: {dev: {}}\n", "project/profiles.yml:1: missing key 'default'"),
         (
             "default: deev\ntargets: {dev: {}}\n",
-            "project/profiles.yml:1:10: there is no target 'deev' | did you mean 'dev'?",
+            "project/profiles.yml:1:10: there is no target 'deev' (did you mean 'dev'?)",
         ),
         (
             "defalt: dev\ntargets: {dev: {}}\n",
-            "project/profiles.yml:1:1: unknown key 'defalt' | did you mean 'default'?",
+            "project/profiles.yml:1:1: unknown key 'defalt' (did you mean 'default'?)",
         ),
         ("default: dev\ntargets: {dev: 3}\n", "project/profiles.yml:2:16: targets.dev must be a mapping, not '3'"),
         ("default: dev\ntargets: {dev: {store: 's3://b/p'}}\n", "a shared store needs `environment:`"),

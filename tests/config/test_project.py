@@ -36,7 +36,7 @@ def test_the_lock_is_read(tmp_path: Path) -> None:
     [
         ("", "project/bqbuild.yml: the file is empty"),
         ("nam: x\n", "project/bqbuild.yml:1:1: missing key 'name'"),
-        ("name: x\nvarss: {}\n", "project/bqbuild.yml:2:1: unknown key 'varss' | did you mean 'vars'?"),
+        ("name: x\nvarss: {}\n", "project/bqbuild.yml:2:1: unknown key 'varss' (did you mean 'vars'?)"),
         ("name: 'a b'\n", "project/bqbuild.yml:1:7: `name` must be"),
         ("name: x\nselectors: {a: {b: c}}\n", "project/bqbuild.yml:2:16: `selectors.a` must be text, not a mapping"),
         ("name: x\nvars: {a: \"{{ env_var('NOPE') }}\"}\n", "the environment variable 'NOPE' is not set"),

@@ -133,7 +133,7 @@ def test_the_identity_is_the_same_in_every_process(tmp_path: Path) -> None:
         ("", "prompts/it.md: the prompt is empty"),
         ("{# only a comment #}\n", "prompts/it.md: the prompt is empty"),
         ("---\nsystem: x\n", "prompts/it.md:1: the front matter has no end | close it with a line `---`"),
-        ("---\nsystm: x\n---\nhi\n", "prompts/it.md:2:1: unknown key 'systm' | did you mean 'system'?"),
+        ("---\nsystm: x\n---\nhi\n", "prompts/it.md:2:1: unknown key 'systm' (did you mean 'system'?)"),
         ("---\nparams: 3\n---\nhi\n", "prompts/it.md:2:9: `params` must be a mapping, not '3'"),
         ("---\na: [\n---\nhi\n", "prompts/it.md:3:1: broken YAML"),
         ("---\n- a\n---\nhi\n", "prompts/it.md:2:1: the file must be a mapping, not a list"),

@@ -72,7 +72,7 @@ def test_references_made_by_macros_count(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("select 1\nfrom {{ ref('kepd') }}", "models/x.sql:2:9: there is no model 'kepd' | did you mean 'kept'?"),
+        ("select 1\nfrom {{ ref('kepd') }}", "models/x.sql:2:9: there is no model 'kepd' (did you mean 'kept'?)"),
         ("select 1 from {{ source('a', 'b') }}", "models/x.sql:1:18: there is no source 'a.b'"),
         ("select 1 from {{ ref('notes') }}", "models/x.sql:1:18: 'notes' is a source | write source('notes')"),
         ("select 1 from {{ source('kept') }}", "models/x.sql:1:18: 'kept' is a model | write ref('kept')"),
@@ -108,14 +108,14 @@ def test_a_broken_node_is_not_missing_as_well(tmp_path: Path) -> None:
     text = FILES["models/models.yml"].replace("prompt: ask", "promt: ask")
     assert [line.split(" | ")[0] for line in mistakes(tmp_path, {"models/models.yml": text})] == [
         "models/models.yml:5:5: missing key 'prompt'",
-        "models/models.yml:8:5: unknown key 'promt'",
+        "models/models.yml:8:5: unknown key 'promt' (did you mean 'prompt'?)",
     ]
 
 
 def test_a_missing_prompt_and_connection_are_told(tmp_path: Path) -> None:
     text = FILES["models/models.yml"].replace("prompt: ask", "prompt: aks").replace("llm: writer", "llm: judge")
     assert mistakes(tmp_path, {"models/models.yml": text}) == [
-        "models/models.yml:8:13: there is no prompt 'aks' | did you mean 'ask'?",
+        "models/models.yml:8:13: there is no prompt 'aks' (did you mean 'ask'?)",
         "models/models.yml:9:10: there is no LLM connection 'judge' | connections of the target: writer",
     ]
 

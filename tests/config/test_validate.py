@@ -24,13 +24,13 @@ SYNTHESIZE = "name: a\nkind: synthesize\nfrom: b\nprompt: p\nllm: w\noutput: {co
 
 def test_an_unknown_key_offers_the_nearest_one() -> None:
     assert complaints(SynthesizeSpec, SYNTHESIZE + "promt: p\n") == [
-        "m.yml:7:1: unknown key 'promt' | did you mean 'prompt'?"
+        "m.yml:7:1: unknown key 'promt' (did you mean 'prompt'?)"
     ]
 
 
 def test_an_unknown_key_inside_offers_the_keys_of_its_place() -> None:
     text = "name: a\nkind: filter\nfrom: b\nrules:\n  - name: r\n    dedup: {columns: [x], metod: exact}\n"
-    assert complaints(FilterSpec, text) == ["m.yml:6:27: unknown key 'metod' | did you mean 'method'?"]
+    assert complaints(FilterSpec, text) == ["m.yml:6:27: unknown key 'metod' (did you mean 'method'?)"]
 
 
 def test_an_unknown_key_with_nothing_near_lists_the_keys() -> None:
@@ -45,7 +45,7 @@ def test_all_mistakes_of_a_declaration_come_together() -> None:
     assert len(found) == 9
     assert "m.yml:3:10: `samples` must be a whole number, not 'none'" in found
     assert "m.yml:4:17: `max_error_rate` must be at most 1.0, not '2'" in found
-    assert "m.yml:5:11: `on_error` must be drop, null or fail, not 'dorp' | did you mean 'drop'?" in found
+    assert "m.yml:5:11: `on_error` must be drop, null or fail, not 'dorp' (did you mean 'drop'?)" in found
     assert any(line.startswith("m.yml:6:18: `output.format` must be") and "'json'?" in line for line in found)
     assert "m.yml:1:1: missing key 'prompt'" in found
 
@@ -91,7 +91,7 @@ def test_alternatives_are_told_in_one_line() -> None:
 
 def test_columns_written_as_a_mapping_keep_their_places() -> None:
     text = SYNTHESIZE + "columns:\n  a: int\n  b: {typ: int}\n"
-    assert complaints(SynthesizeSpec, text) == ["m.yml:9:7: unknown key 'typ' | did you mean 'type'?"]
+    assert complaints(SynthesizeSpec, text) == ["m.yml:9:7: unknown key 'typ' (did you mean 'type'?)"]
 
 
 def test_what_is_no_mapping_is_told_at_its_place() -> None:
