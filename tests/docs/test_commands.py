@@ -77,6 +77,7 @@ def follow(page: Path, folder: Path, url: str = SERVER) -> None:
         ["bash", "-c", text.replace(SERVER, url)],
         cwd=folder,
         env=environment,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=900,
