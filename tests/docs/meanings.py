@@ -22,7 +22,7 @@ MEANINGS: Mapping[str, str] = {
     "ColumnSpec.tests": "Data tests: `not_null`, `unique`, `accepted_values`, `relationships`, `expression`.",
     "ColumnSpec.type": "DuckDB type. Sources read the column as this type.",
     "CommonSpec.columns": "Columns: a list, or a mapping of name to type.",
-    "CommonSpec.contract": "`enforced`: the table has exactly the columns of `columns`, of their types, or the model fails.",
+    "CommonSpec.contract": "A table with other columns or types than `columns` declares is an error.",
     "CommonSpec.description": "For people. Never causes a rebuild.",
     "CommonSpec.enabled": "`false` takes the model out of the project.",
     "CommonSpec.group": "For selection: `group:name`.",
