@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from bqbuild.config.project import Project
-from bqbuild.core.errors import Where
 from bqbuild.core.records import Column, Node, Reads
 from bqbuild.graph.matrix import matrix_columns
 from bqbuild.graph.predicates import parse_predicate
-from bqbuild.graph.sql import analyse_sql
+from bqbuild.graph.sql import analyse_node
 
 Schemas = Mapping[str, Sequence[Column] | None]
 """The columns of each parent by `str(ref)`; None where they are not known yet."""
@@ -35,7 +34,7 @@ def _source(node: Node, project: Project, schemas: Schemas) -> dict[str, Reads]:
 
 
 def _sql(node: Node, project: Project, schemas: Schemas) -> dict[str, Reads]:
-    read = analyse_sql(node.body, Where(node.path), volatile=node.spec.volatile).reads(schemas)
+    read = analyse_node(node).reads(schemas)
     # ids always: they, or the roots that come with them, are in every row that SQL makes
     return {str(ref): Reads(read.get(str(ref)), ids=True) for ref in node.refs}
 

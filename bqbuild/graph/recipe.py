@@ -16,7 +16,7 @@ from bqbuild.core.errors import Where
 from bqbuild.core.hashing import Digest, digest
 from bqbuild.core.records import Node, NodeName, ReadInput, Recipe
 from bqbuild.graph.predicates import parse_predicate
-from bqbuild.graph.sql import analyse_sql
+from bqbuild.graph.sql import analyse_node
 
 NOT_CONTENT = frozenset(
     {
@@ -126,7 +126,7 @@ def _source(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
 
 
 def _sql(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
-    return {"sql": analyse_sql(node.body, Where(node.path), volatile=node.spec.volatile).identity}
+    return {"sql": analyse_node(node).identity}
 
 
 def _python(node: Node, project: Project, facts: Facts) -> dict[str, Any]:

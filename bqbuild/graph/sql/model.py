@@ -9,10 +9,10 @@ from functools import cached_property
 from sqlglot import exp
 
 from bqbuild.core.errors import Where
-from bqbuild.core.records import LINEAGE_COLUMNS, ROOTS, Column
+from bqbuild.core.records import LINEAGE_COLUMNS, ROOTS, Column, Node
 from bqbuild.graph.sql.identity import sql_identity
 from bqbuild.graph.sql.ids import ROW_ID, ROW_ROOTS, Compiler, hide_shown, shown_columns
-from bqbuild.graph.sql.parsing import base_tables, parse_query, without_semicolon
+from bqbuild.graph.sql.parsing import base_tables, body_place, parse_query, without_semicolon
 from bqbuild.graph.sql.reads import columns_given, columns_read
 from bqbuild.graph.sql.safety import check_query
 
@@ -113,3 +113,9 @@ def analyse_sql(body: str, where: Where, *, volatile: bool = False, refs: Collec
     tree = parse_query(body, where)
     check_query(tree, where, volatile=volatile, refs=refs)
     return SqlModel(tree, body)
+
+
+def analyse_node(node: Node) -> SqlModel:
+    """The SQL of a node, which may read what it refers to and nothing else. Raises ProjectError."""
+    refs = [str(ref) for ref in node.refs]
+    return analyse_sql(node.body, body_place(node), volatile=node.spec.volatile, refs=refs)
