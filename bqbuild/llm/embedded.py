@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import queue
 import threading
 import time
@@ -164,6 +165,9 @@ class _Worker:
 
     def _serve(self) -> None:
         """Feed the engine with requests and deliver its replies."""
+        # OpenMP reads this when torch is loaded: threads that wait for each other must sleep, not spin, or other work
+        # on the same cores makes every step many times slower. See docs/decisions/embedded-model.md.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # torch and transformers take seconds to import: only where a request is really made
         local = importlib.import_module("bqbuild.llm.local.session")
         session: Session = local.open_session(self._connection, self._rows)

@@ -59,7 +59,8 @@ def label_tree(labels: Sequence[Sequence[int]], end: int) -> LabelTree:
 def label_scores(tree: LabelTree, logits: Mapping[int, Tensor]) -> Tensor:
     """The log-probability of every label: from the logits [vocabulary] after each node."""
     shares = {node: values.double().log_softmax(-1) for node, values in logits.items()}
-    return torch.stack([torch.stack([shares[node][token] for node, token in path]).sum() for path in tree.paths])
+    nothing = torch.zeros((), dtype=torch.float64)
+    return torch.stack([sum((shares[node][token] for node, token in path), nothing) for path in tree.paths])
 
 
 def pick_label(scores: Tensor, temperature: float, uniform: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from random import Random
 
 import torch
@@ -15,62 +16,76 @@ from bqbuild.llm.local.prompts import PromptEncoder
 from bqbuild.llm.local.sampling import Sampling
 
 REMEMBERED = 256
-"""How many baselines are kept: one a form of prompt and set of labels."""
+"""How many baselines are kept for later rows: one a form of prompt and set of labels."""
 
-Form = tuple[tuple[tuple[Message, ...], ...], tuple[str, ...]]
+
+@dataclass(slots=True, eq=False)
+class _Baseline:
+    """What the labels score without content: `missing` scores are still to come, and `parked` rows wait for them."""
+
+    missing: int
+    scores: list[Tensor] = field(default_factory=list)
+    parked: list[tuple[Job, Tensor]] = field(default_factory=list)
 
 
 class Labels:
-    """Label trees, the baselines of forms of prompts, and the choices that wait for theirs."""
+    """Label trees, the baselines of forms of prompts, and the choices that are being made."""
 
     def __init__(self, encoder: PromptEncoder, end: int) -> None:
         self._encoder = encoder
         self._end = end
         self._trees: dict[tuple[str, ...], LabelTree] = {}
-        self._baselines: OrderedDict[Form, list[Tensor]] = OrderedDict()
-        self._running: dict[Job, Form] = {}
-        self._parked: dict[Form, list[tuple[Job, ChatRequest, Tensor]]] = {}
+        self._baselines: OrderedDict[tuple[tuple[Message, ...], ...], _Baseline] = OrderedDict()
+        self._running: dict[Job, _Baseline] = {}
+        self._choosing: dict[Job, tuple[_Baseline, tuple[str, ...]]] = {}
 
     def tree(self, request: ChatRequest) -> LabelTree | None:
         """The tree of the request's labels, made once for a set of labels; None where it has none."""
-        choices = request.constraint.choices if request.constraint else ()
+        choices = _choices(request)
         if choices and choices not in self._trees:
             self._trees[choices] = label_tree([self._encoder.label(text) for text in choices], self._end)
         return self._trees.get(choices)
 
-    def baselines(self, request: ChatRequest, room: int) -> list[Job]:
-        """The jobs that weigh the request's labels without content; none where that was done or can't be."""
-        form, tree = _form(request), self.tree(request)
-        if form in self._baselines or not form[0]:
-            return []
-        self._baselines[form] = []
-        while len(self._baselines) > REMEMBERED and next(iter(self._baselines)) not in self._parked:
-            self._baselines.popitem(last=False)
-        jobs = [Job(self._encoder.encode(messages, room)[0], Sampling(), 0, None, tree) for messages in form[0]]
-        self._running.update(dict.fromkeys(jobs, form))
+    def start(self, job: Job, request: ChatRequest, room: int) -> list[Job]:
+        """Note a choice that is to be made; the jobs that have to run for its baseline, none where that is known.
+
+        Raises ValueError where a prompt without content is longer than `room` tokens.
+        """
+        bare = without_content(request.messages)
+        form = (*bare, tuple(Message("label", text) for text in _choices(request)))
+        baseline = self._baselines.get(form)
+        jobs: list[Job] = []
+        if baseline is None:
+            prompts = [self._encoder.encode(messages, room)[0] for messages in bare]
+            jobs = [Job(prompt, Sampling(), 0, None, job.labels) for prompt in prompts]
+            baseline = self._baselines[form] = _Baseline(len(jobs))
+            self._running.update(dict.fromkeys(jobs, baseline))
+        self._baselines.move_to_end(form)
+        if len(self._baselines) > REMEMBERED:
+            self._baselines.popitem(last=False)  # choices that still need it hold it themselves
+        self._choosing[job] = (baseline, _choices(request))
         return jobs
 
-    def weigh(self, job: Job, request: ChatRequest | None, scores: Tensor) -> list[tuple[Job, str]]:
-        """Take the scores of a baseline (`request` is None) or of a request; the choices that are now made."""
-        if request is None:
-            form = self._running.pop(job)
-            self._baselines[form].append(scores)
-            ready = self._parked.pop(form, []) if len(self._baselines[form]) == len(form[0]) else []
-            return [(other, self._choose(*parked)) for parked in ready for other in (parked[0],)]
-        form = _form(request)
-        if len(self._baselines.get(form, ())) < len(form[0]):
-            self._parked.setdefault(form, []).append((job, request, scores))
+    def weigh(self, job: Job, scores: Tensor) -> list[tuple[Job, str]]:
+        """Take the scores of a choice, or of a part of a baseline; the choices that can now be made."""
+        if job in self._choosing:
+            baseline, _ = self._choosing[job]
+            baseline.parked.append((job, scores))
+        else:
+            baseline = self._running.pop(job)
+            baseline.scores.append(scores)
+            baseline.missing -= 1
+        if baseline.missing:
             return []
-        return [(job, self._choose(job, request, scores))]
+        ready, baseline.parked = baseline.parked, []
+        return [(parked, self._choose(parked, mine)) for parked, mine in ready]
 
-    def _choose(self, job: Job, request: ChatRequest, scores: Tensor) -> str:
-        form = _form(request)
-        if form[0]:
-            scores = scores - torch.stack(self._baselines[form]).mean(0)
-        return form[1][pick_label(scores, job.sampling.temperature, Random(job.seed).random())]
+    def _choose(self, job: Job, scores: Tensor) -> str:
+        baseline, choices = self._choosing.pop(job)
+        if baseline.scores:
+            scores = scores - torch.stack(baseline.scores).mean(0)
+        return choices[pick_label(scores, job.sampling.temperature, Random(job.seed).random())]
 
 
-def _form(request: ChatRequest) -> Form:
-    """What a request shares with others of its kind: its prompt without content, and its labels."""
-    choices = request.constraint.choices if request.constraint else ()
-    return tuple(without_content(request.messages)), choices
+def _choices(request: ChatRequest) -> tuple[str, ...]:
+    return request.constraint.choices if request.constraint else ()

@@ -61,7 +61,10 @@ class PromptEncoder:
             text = self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
         except jinja2.TemplateError as error:
             raise ValueError(f"the model's chat template refuses the messages: {error}") from error
-        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+        tokens = tuple(self._tokenizer.encode(text, add_special_tokens=False))
+        if not tokens:
+            raise ValueError("the model's chat template makes an empty prompt of the messages")
+        return tokens
 
     def _harmless(self, text: str) -> str:
         """Text in which no control token is left: a row that says `<|im_end|>` must not end its own message."""

@@ -43,7 +43,6 @@ class Session:
         self._constrainer = Constrainer(tokenizer_json, model.vocabulary, model.ends)
         self._engine = Engine(model, self._encoder, self._constrainer, rows)
         self._labels = Labels(self._encoder, model.ends[0])
-        self._asked: dict[Job, ChatRequest] = {}
         self._warned: set[str] = set()
         self._shortened = 0
 
@@ -59,17 +58,17 @@ class Session:
             labels = self._labels.tree(request)
             guide = self._guide(request)
             reply = len(labels.tokens) if labels else min(sampling.max_tokens, self._model.context // 2)
-            prompt, cut = self._encoder.encode(request.messages, self._model.context - reply)
+            room = self._model.context - reply
+            prompt, cut = self._encoder.encode(request.messages, room)
+            fitting = replace(sampling, max_tokens=min(sampling.max_tokens, max(1, self._model.context - len(prompt))))
+            job = Job(prompt, fitting, int(call_key({}, request), 16), guide, labels)
+            before = self._labels.start(job, request, room) if labels else []
         except ValueError as error:
             raise ProviderError(f"the embedded model can't take this request: {error}", kind="request") from error
         self._warn_unknown(unknown, warn)
         self._warn_shortened(cut, warn)
-        fitting = replace(sampling, max_tokens=min(sampling.max_tokens, max(1, self._model.context - len(prompt))))
-        job = Job(prompt, fitting, int(call_key({}, request), 16), guide, labels)
-        self._asked[job] = request
-        for baseline in self._labels.baselines(request, self._model.context - reply) if labels else ():
-            self._engine.add(baseline)
-        self._engine.add(job)
+        for each in (*before, job):
+            self._engine.add(each)
         return job
 
     def step(self) -> list[tuple[Job, ChatReply]]:
@@ -79,12 +78,11 @@ class Session:
             if outcome.scores is None:
                 replies.append((job, self._reply(job, outcome.text, outcome.finish_reason, outcome.tokens)))
                 continue
-            for weighed, text in self._labels.weigh(job, self._asked.get(job), outcome.scores):
+            for weighed, text in self._labels.weigh(job, outcome.scores):
                 replies.append((weighed, self._reply(weighed, text, "stop", len(self._encoder.label(text)))))
         return replies
 
     def _reply(self, job: Job, text: str, reason: str, tokens: int) -> ChatReply:
-        del self._asked[job]
         return ChatReply(
             text=text,
             finish_reason=reason,
