@@ -16,6 +16,7 @@ ROLE_FUNCTION = "_bq_role"
 
 _OPEN = re.compile(r"\{[{%#]")
 _RAW = re.compile(r"\{%[-+]?\s*raw\s*[-+]?%\}")
+_INCLUDE = re.compile(r"\{%[-+]?\s*include\b")
 _ENDRAW = re.compile(r"\{%[-+]?\s*endraw\s*[-+]?%\}")
 _TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\[({]|[\])}]|[-+]?%\}""", re.DOTALL)
 _ROLE_LINE = re.compile(rf"^({'|'.join(ROLES)}):(?=[ \t]|$)", re.MULTILINE)
@@ -84,7 +85,18 @@ def _end_of(source: str, start: int) -> tuple[str, int]:
 def prepare(source: str, first_line: int = 1, *, roles: bool = True) -> TemplateText:
     """`source` without its comments and with its role lines as calls. `first_line` is where it starts in its file."""
     text, lines = _without_comments(source, first_line)
+    text = _with_whole_lines(text)
     return TemplateText(_with_roles(text) if roles else text, lines, first_line)
+
+
+def _with_whole_lines(text: str) -> str:
+    """An include stands for text, so the end of its line stays: a sentence and an include of it render the same.
+    Jinja would trim the newline after it, as after any block."""
+    kept = []
+    for piece in pieces(text):
+        is_include = piece.kind == "tag" and _INCLUDE.match(piece.text) and piece.text.endswith("%}")
+        kept.append(f"{piece.text[:-2]}+%}}" if is_include and piece.text[-3] not in "-+" else piece.text)
+    return "".join(kept)
 
 
 def _without_comments(source: str, first_line: int) -> tuple[str, tuple[int, ...] | None]:

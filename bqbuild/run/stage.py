@@ -201,7 +201,8 @@ class Stage:
         opened.task.steps.close()
         self.missing += 1
         reason = error.kind if isinstance(error, ProviderError) else "budget"
-        lost = RowError(opened.task.row_id, opened.task.cell, reason, error.message, False, calls=tuple(opened.keys))
+        message = f"{error.message} ({error.hint})" if error.hint else error.message
+        lost = RowError(opened.task.row_id, opened.task.cell, reason, message, False, calls=tuple(opened.keys))
         self._finished.put_nowait((opened, Made(errors=[lost])))
 
     def _has_failed(self) -> bool:
