@@ -124,4 +124,5 @@ def test_role_lines_start_with_a_role_at_the_start_of_a_line(source: str, roles:
 def test_an_include_keeps_the_end_of_its_line() -> None:
     assert prepare("in JSON.{% include 'a' %}\nText").source == "in JSON.{% include 'a' +%}\nText"
     assert prepare("{% include 'a' -%}\nText").source == "{% include 'a' -%}\nText"
-    assert prepare("{% if x %}\n{{ '{% include' }}\n{% endif %}").source == "{% if x %}\n{{ '{% include' }}\n{% endif %}"
+    quoted = "{% if x %}\n{{ '{% include' }}\n{% endif %}"
+    assert prepare(quoted).source == quoted
