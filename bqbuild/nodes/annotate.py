@@ -32,11 +32,7 @@ class AnnotateKind:
 
     def program(self, node: Node, input_schema: pa.Schema, ctx: BuildContext) -> AnnotateProgram:
         """Prepare `node` for rows of `input_schema`."""
-        spec = node.spec
-        conversation = open_conversation(
-            ctx.project, prompt=spec.prompt, llm=spec.llm, output=spec.output, params=spec.params
-        )
-        return AnnotateProgram(node, input_schema, conversation)
+        return AnnotateProgram(node, input_schema, open_conversation(ctx.project, node.spec))
 
 
 class AnnotateProgram:

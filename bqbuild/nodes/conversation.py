@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from bqbuild.config.project import Project
 from bqbuild.config.prompts import PromptTemplate
-from bqbuild.config.specs import OutputSpec
+from bqbuild.config.specs import JudgeRule, LlmSpec, OutputSpec
 from bqbuild.core.records import CallKey, ChatReply, ChatRequest, Constraint, Message
 from bqbuild.llm import provider_kind
 from bqbuild.llm.keys import merge_params
@@ -68,18 +68,16 @@ class Conversation:
             return Outcome(calls, answer.reply, None, problem)
 
 
-def open_conversation(
-    project: Project, *, prompt: str, llm: str, output: OutputSpec, params: Mapping[str, Any]
-) -> Conversation:
+def open_conversation(project: Project, spec: LlmSpec | JudgeRule) -> Conversation:
     """The conversation that a declaration describes; parameters are connection < prompt < model."""
-    connection = project.target.llms[llm]
-    template = project.prompts[prompt]
+    template = project.prompts[spec.prompt]
+    constrained = is_constrained(project, spec.llm, spec.output)
     return Conversation(
-        llm=llm,
+        llm=spec.llm,
         prompt=template,
-        output=output,
-        params=merge_params(connection.params, template.front.params, params),
-        constraint=constraint_for(output) if is_constrained(project, llm, output) else None,
+        output=spec.output,
+        params=merge_params(project.target.llms[spec.llm].params, template.front.params, spec.params),
+        constraint=constraint_for(spec.output) if constrained else None,
     )
 
 

@@ -17,9 +17,7 @@ def judge_program(node: Node, rule: FilterRule, ctx: BuildContext) -> RowProgram
     """A program that makes, for each row, the judge's columns under the row's own id; no row for no verdict."""
     judge = rule.judge
     assert judge is not None  # the caller picked a judge rule
-    conversation = open_conversation(
-        ctx.project, prompt=judge.prompt, llm=judge.llm, output=judge.output, params=judge.params
-    )
+    conversation = open_conversation(ctx.project, judge)
     return JudgeProgram(node, rule.name, conversation)
 
 

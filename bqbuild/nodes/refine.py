@@ -30,11 +30,7 @@ class RefineKind:
 
     def program(self, node: Node, input_schema: pa.Schema, ctx: BuildContext) -> RefineProgram:
         """Prepare `node` for rows of `input_schema`."""
-        spec = node.spec
-        conversation = open_conversation(
-            ctx.project, prompt=spec.prompt, llm=spec.llm, output=spec.output, params=spec.params
-        )
-        return RefineProgram(node, input_schema, conversation)
+        return RefineProgram(node, input_schema, open_conversation(ctx.project, node.spec))
 
 
 class RefineProgram:

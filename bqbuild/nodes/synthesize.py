@@ -31,11 +31,7 @@ class SynthesizeKind:
 
     def program(self, node: Node, input_schema: pa.Schema, ctx: BuildContext) -> SynthesizeProgram:
         """Prepare `node` for rows of `input_schema`."""
-        spec = node.spec
-        conversation = open_conversation(
-            ctx.project, prompt=spec.prompt, llm=spec.llm, output=spec.output, params=spec.params
-        )
-        return SynthesizeProgram(node, input_schema, conversation)
+        return SynthesizeProgram(node, input_schema, open_conversation(ctx.project, node.spec))
 
 
 class SynthesizeProgram:

@@ -138,14 +138,11 @@ def _cost(expected: Expected, price_in: float, price_out: float) -> Amount:
 
 
 def _judge_params(judge: JudgeRule, project: Project) -> Mapping[str, object]:
-    return open_conversation(
-        project, prompt=judge.prompt, llm=judge.llm, output=judge.output, params=judge.params
-    ).params
+    return open_conversation(project, judge).params
 
 
 def _params(node: Node, project: Project) -> Mapping[str, object]:
-    spec = node.spec
-    return open_conversation(project, prompt=spec.prompt, llm=spec.llm, output=spec.output, params=spec.params).params
+    return open_conversation(project, node.spec).params
 
 
 def _rows(node: Node, tasks: Amount) -> Amount:

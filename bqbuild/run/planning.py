@@ -233,11 +233,8 @@ def _sql_widths(walk: _Walk, node: Node, parents: Sequence[Expected]) -> Widths:
 
 
 def _made_widths(walk: _Walk, node: Node) -> dict[str, float | None]:
-    spec = node.spec
-    params = open_conversation(
-        walk.session.project, prompt=spec.prompt, llm=spec.llm, output=spec.output, params=spec.params
-    ).params
-    return dict.fromkeys(spec.output.columns, most_output_tokens(params))
+    params = open_conversation(walk.session.project, node.spec).params
+    return dict.fromkeys(node.spec.output.columns, most_output_tokens(params))
 
 
 def _measured(walk: _Walk, table: Table) -> Widths:

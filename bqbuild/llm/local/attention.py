@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bqbuild.core.errors import BuildError
+
 ATTENTION = "bqbuild_rows"
 UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 """Keywords of attention forms that this one does not compute: better refused than ignored."""
@@ -198,7 +200,7 @@ def attend(
     """transformers' attention interface: query [1, heads, tokens, dim] to an output [1, tokens, heads, dim]."""
     for name in UNSUPPORTED:
         if others.get(name) is not None:
-            raise NotImplementedError(f"attention with `{name}`")
+            raise BuildError(f"the embedded provider cannot run this model: its attention uses `{name}`")
     layer: int = module.layer_idx  # type: ignore[assignment]  # every attention module of transformers has it
     step.slots.write(layer, step.where, key[0], value[0])
     heads, tokens, dim = query.shape[1:]
