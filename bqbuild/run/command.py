@@ -29,7 +29,7 @@ def run_models(
             tested.append(event)
 
     with event_log(session, command) as log:
-        results = run(session, names, options, [*listeners, listen, log])
+        results = run(session, names, options, [*listeners, listen, log], command=command)
     document = run_results(session, results, tested, command=command)
     write_json(session.artifacts / "run_results.json", document)
     write_manifest(session, command)

@@ -161,9 +161,14 @@ class Run:
 
 
 def run(
-    session: Session, names: Sequence[NodeName], options: RunOptions, listeners: Sequence[Listener] = ()
+    session: Session,
+    names: Sequence[NodeName],
+    options: RunOptions,
+    listeners: Sequence[Listener] = (),
+    *,
+    command: str = "run",
 ) -> list[NodeResult]:
-    """Build `names` and what they need; returns how every node ended, in order.
+    """Build `names` and what they need; returns how every node ended, in order. `command` is for the history.
 
     Raises UsageError where a selection cannot be built, StoreError where the store cannot be used.
     """
@@ -183,9 +188,15 @@ def run(
         results = _drive(_execute(session, state, chosen, options, emit))
     finally:
         if options.publish and state.moved:
-            session.store.environments.move(session.environment, state.moved)
+            _publish(session, state, command)
     emit(RunFinished(tuple(results), round(time.monotonic() - began, 3)))
     return results
+
+
+def _publish(session: Session, state: State, command: str) -> None:
+    """Move the environment's pointers, and add the run to its history."""
+    if session.store.environments.move(session.environment, state.moved):
+        session.store.runs.record(session.environment, command, session.pointers())
 
 
 async def _execute(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -93,11 +94,36 @@ class Environments(Protocol):
     def read(self, environment: str) -> dict[NodeName, Pointer]:
         """The pointers of `<project>/<environment>`; empty where there is none yet."""
 
-    def move(self, environment: str, pointers: Mapping[NodeName, Pointer | None]) -> None:
-        """Set (or with None remove) pointers, atomically, keeping those that others moved meanwhile."""
+    def move(self, environment: str, pointers: Mapping[NodeName, Pointer | None]) -> bool:
+        """Set (or with None remove) pointers, atomically, keeping those that others moved meanwhile; whether any
+        points elsewhere now."""
 
     def names(self) -> list[str]:
         """All environments of the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run that moved pointers: its id, when it ended (UTC), its command, and all pointers of the environment after
+    it."""
+
+    id: str
+    time: datetime
+    command: str
+    pointers: Mapping[NodeName, Pointer]
+
+
+class Runs(Protocol):
+    """The history of environments. A run that moved no pointer is no part of it."""
+
+    def record(self, environment: str, command: str, pointers: Mapping[NodeName, Pointer]) -> RunRecord:
+        """Write down that a run ended, and where all names point after it."""
+
+    def list(self, environment: str, limit: int | None = None) -> Sequence[RunRecord]:
+        """The recorded runs, the newest first; the `limit` newest where one is given. Raises DamagedError."""
+
+    def environments(self) -> Sequence[str]:
+        """All environments that have a history; they may be gone themselves."""
 
 
 class Leases(Protocol):
@@ -124,6 +150,7 @@ class Store(Protocol):
     traces: Traces
     calls: CallLog
     environments: Environments
+    runs: Runs
     leases: Leases
     folders: Folders
     scratch: Path

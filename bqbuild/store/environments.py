@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 from urllib.parse import quote, unquote
 
 from bqbuild.core.errors import StoreError
@@ -33,13 +34,11 @@ class LocalEnvironments:
             ) from error
         if body is None:
             return {}
-        return {
-            NodeName(name): Pointer(Digest(entry["trace"]), {side: Digest(d) for side, d in entry["tables"].items()})
-            for name, entry in body["pointers"].items()
-        }
+        return pointers_from_json(body["pointers"])
 
-    def move(self, environment: str, pointers: Mapping[NodeName, Pointer | None]) -> None:
-        """Set (or with None remove) pointers, atomically, keeping those that others moved meanwhile.
+    def move(self, environment: str, pointers: Mapping[NodeName, Pointer | None]) -> bool:
+        """Set (or with None remove) pointers, atomically, keeping those that others moved meanwhile; whether any
+        points elsewhere now.
 
         Raises StoreError.
         """
@@ -49,20 +48,46 @@ class LocalEnvironments:
             moved = {**current, **pointers}
             kept = {name: pointer for name, pointer in moved.items() if pointer is not None}
             if kept == current:
-                return
-            entries = {name: {"trace": pointer.trace, "tables": dict(pointer.tables)} for name, pointer in kept.items()}
-            write_atomic(path, checked_json({"environment": environment, "pointers": entries}), self._scratch)
+                return False
+            document = {"environment": environment, "pointers": pointers_to_json(kept)}
+            write_atomic(path, checked_json(document), self._scratch)
+            return True
 
     def names(self) -> list[str]:
         """All environments of the store, sorted."""
-        found = (path.relative_to(self._root).with_suffix("") for path in self._root.glob("*/*.json"))
-        return sorted("/".join(unquote(part) for part in path.parts) for path in found)
+        return sorted(
+            environment_name(path.relative_to(self._root).with_suffix("")) for path in self._root.glob("*/*.json")
+        )
 
     def _path(self, environment: str) -> Path:
-        project, slash, name = environment.partition("/")
-        if not (project and slash and name):
-            raise StoreError(f"`{environment}` does not name an environment", hint="write <project>/<environment>")
-        return self._root / _file_name(project) / f"{_file_name(name)}.json"
+        project, name = environment_parts(environment)
+        return self._root / project / f"{name}.json"
+
+
+def environment_parts(environment: str) -> tuple[str, str]:
+    """Project and environment, each as one harmless part of a path. Raises StoreError."""
+    project, slash, name = environment.partition("/")
+    if not (project and slash and name):
+        raise StoreError(f"`{environment}` does not name an environment", hint="write <project>/<environment>")
+    return _file_name(project), _file_name(name)
+
+
+def environment_name(path: PurePath) -> str:
+    """The environment that `environment_parts` made these parts of."""
+    return "/".join(unquote(part) for part in path.parts)
+
+
+def pointers_to_json(pointers: Mapping[NodeName, Pointer]) -> dict[str, Any]:
+    """Pointers as the store's files have them."""
+    return {name: {"trace": pointer.trace, "tables": dict(pointer.tables)} for name, pointer in pointers.items()}
+
+
+def pointers_from_json(entries: Mapping[str, Any]) -> dict[NodeName, Pointer]:
+    """What `pointers_to_json` wrote."""
+    return {
+        NodeName(name): Pointer(Digest(entry["trace"]), {side: Digest(d) for side, d in entry["tables"].items()})
+        for name, entry in entries.items()
+    }
 
 
 def _file_name(name: str) -> str:

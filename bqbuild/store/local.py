@@ -5,6 +5,7 @@
 <store>/v1/traces/ab/<key>.json
 <store>/v1/calls/                     journals of running processes, segments/ of finished ones
 <store>/v1/environments/<project>/<environment>.json
+<store>/v1/runs/<project>/<environment>/<time>-<id>.json
 <store>/v1/leases/                    lock files
 <store>/v1/scratch/                   unfinished work: <build key>/ of builds, session-<id>/ of one process
 <store>/v1/damaged/                   what failed its checksum, for a look
@@ -22,6 +23,7 @@ from bqbuild.store.disk import disk_errors, make_folder, try_lock
 from bqbuild.store.environments import LocalEnvironments
 from bqbuild.store.folders import LocalFolders
 from bqbuild.store.leases import LocalLeases
+from bqbuild.store.runs import LocalRuns
 from bqbuild.store.tables import LocalTables
 from bqbuild.store.traces import LocalTraces
 
@@ -46,6 +48,7 @@ class LocalStore:
         self.traces = LocalTraces(root / "traces", scratch=work, locks=locks)
         self.calls = LocalCallLog(root / "calls", scratch=work)
         self.environments = LocalEnvironments(root / "environments", scratch=work, locks=locks)
+        self.runs = LocalRuns(root / "runs", scratch=work)
         self.leases = LocalLeases(locks)
 
     def close(self) -> None:

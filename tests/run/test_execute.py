@@ -34,3 +34,17 @@ def test_no_chain_waits_for_the_slowest_call_of_another(bare: Space) -> None:
     early = [str(body) for body in bare.server.requests[:9]]
     assert all(any(f"Improve {name}" in body for body in early) for name in ("one", "two", "three"))
     assert bare.sent == 18
+
+
+def test_only_runs_that_moved_a_pointer_are_in_the_history(bare: Space) -> None:
+    bare.write("models/a.sql", "select id, topic from {{ source('notes') }}")
+    bare.plan()
+    bare.run()
+    bare.run()
+    bare.write("models/a.sql", "select id, upper(topic) as topic from {{ source('notes') }}")
+    bare.run()
+    with bare.session() as session:
+        newest, first = session.store.runs.list(session.environment)
+        assert newest.pointers == session.pointers() != first.pointers
+        assert [newest.command, first.command] == ["run", "run"]
+        assert list(session.store.runs.environments()) == [session.environment]
