@@ -54,7 +54,7 @@ class AnnotateProgram:
         else:
             added = output_fields(node.spec.output)
             if node.spec.votes > 1:
-                added += [pa.field(f"{name}_agreement", pa.float64()) for name in node.spec.output.columns]
+                added += [pa.field(f"{name}_agreement", pa.float64()) for name in sorted(node.spec.output.columns)]
         self._added = [field.name for field in added]
         self._draws = self._pass_rate.samples if self._pass_rate else node.spec.votes
         self.schema = with_lineage([*carried, *added], node.where)

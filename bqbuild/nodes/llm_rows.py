@@ -41,8 +41,8 @@ def carried_fields(node: Node, input_schema: pa.Schema) -> list[pa.Field]:
 
 
 def output_fields(output: OutputSpec) -> list[pa.Field]:
-    """The columns that a reply makes, the reasoning's last."""
-    fields = [pa.field(name, output_type(output, name)) for name in output.columns]
+    """The columns that a reply makes, the reasoning's last: by name, as the order of keys in YAML is form."""
+    fields = [pa.field(name, output_type(output, name)) for name in sorted(output.columns)]
     if output.reasoning:
         fields.append(pa.field(output.reasoning, pa.string()))
     return fields

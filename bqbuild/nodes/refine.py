@@ -39,7 +39,7 @@ class RefineProgram:
     def __init__(self, node: Node, input_schema: pa.Schema, conversation: Conversation) -> None:
         self._spec = node.spec
         self._conversation = conversation
-        self._refined = list(node.spec.output.columns)
+        self._refined = sorted(node.spec.output.columns)
         for name in self._refined:
             if name not in input_schema.names:
                 raise BuildError(

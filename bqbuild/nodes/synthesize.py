@@ -43,7 +43,7 @@ class SynthesizeProgram:
         self._cells = expand_matrix(node.spec.matrix)
         carried = carried_fields(node, input_schema)
         self._carried = [field.name for field in carried]
-        matrix = [pa.field(name, arrow_type(type_)) for name, type_ in matrix_columns(node.spec.matrix).items()]
+        matrix = [pa.field(name, arrow_type(type_)) for name, type_ in sorted(matrix_columns(node.spec.matrix).items())]
         self._matrix = [(field.name, pa.types.is_string(field.type)) for field in matrix]
         self.schema = with_lineage([*carried, *matrix, *output_fields(node.spec.output)], node.where)
 

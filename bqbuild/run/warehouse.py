@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -57,7 +57,9 @@ def _create_views(
             if table is not None and not _is_hidden(session, name):
                 view = f"{name}__{side}" if side else str(name)
                 files = session.store.tables.files(table)
-                connection.execute(f"CREATE VIEW {quoted(schema)}.{quoted(view)} AS {select_from(table, files)}")
+                order = () if side else session.columns.get(name) or ()
+                select = select_from(table, files, order)
+                connection.execute(f"CREATE VIEW {quoted(schema)}.{quoted(view)} AS {select}")
 
 
 def _is_hidden(session: Session, name: NodeName) -> bool:
@@ -65,11 +67,13 @@ def _is_hidden(session: Session, name: NodeName) -> bool:
     return node is not None and node.kind == "sql" and node.spec.materialized == "ephemeral"
 
 
-def select_from(table: Table, files: list[Path]) -> str:
-    """A SELECT of a table's rows: the user's columns, then bqbuild's; what stays inside the store is left out."""
+def select_from(table: Table, files: list[Path], order: Sequence[str] = ()) -> str:
+    """A SELECT of a table's rows: the user's columns, those of `order` first, as it has them (the store keeps what an
+    LLM makes by name, as the order of YAML keys is form); then bqbuild's. What stays inside the store is left out."""
     names = [column.name for column in table.columns]
     own = [name for name in names if name in LINEAGE_COLUMNS and name != ROOTS]
-    shown = [name for name in names if name not in LINEAGE_COLUMNS] + own
+    first = [name for name in order if name in table.user_columns]
+    shown = [*first, *(name for name in table.user_columns if name not in first), *own]
     listed = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
     return f"SELECT {', '.join(quoted(name) for name in shown)} FROM read_parquet([{listed}])"
 

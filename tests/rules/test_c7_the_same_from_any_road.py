@@ -38,3 +38,17 @@ def test_c7_sql_that_reads_the_calls_of_rows_follows_them(built: Space, tmp_path
     built.run()
     assert {row["calls"] for row in built.rows("select * from asked")} == {3}
     assert built.digests() == clean_build(built, tmp_path / "clean").digests()
+
+
+def test_c7_the_order_of_keys_in_yaml_leaves_no_mark_on_the_tables(built: Space, tmp_path: Path) -> None:
+    built.edit(MODELS, "{question: string, answer: string}", "{answer: string, question: string}")
+    built.edit(MODELS, "matrix: {grade: [primary, undergraduate]}", "matrix: {grade: [primary, undergraduate], b: [1]}")
+    built.run()
+    built.edit(
+        MODELS, "matrix: {grade: [primary, undergraduate], b: [1]}", "matrix: {b: [1], grade: [primary, undergraduate]}"
+    )
+    results = built.run()
+    assert {result.status for result in results.values()} == {"cached"}
+    assert built.digests() == clean_build(built, tmp_path / "clean").digests()
+    shown = list(built.rows("select * from kept")[0])
+    assert shown.index("b") < shown.index("grade") < shown.index("answer") < shown.index("question")
