@@ -27,7 +27,8 @@ def most_output_tokens(params: Mapping[str, Any]) -> int | None:
     return None
 
 
-def most_cost(request: ChatRequest, price: PriceSpec) -> float:
-    """The most dollars that a call can cost; its output counts only where the request limits it."""
-    output = most_output_tokens(request.params) or 0
+def most_cost(request: ChatRequest, price: PriceSpec, *, unlimited: int) -> float:
+    """The most dollars that a call can cost; a reply that the request does not limit has `unlimited` tokens at most."""
+    limit = most_output_tokens(request.params)
+    output = unlimited if limit is None else limit
     return (most_input_tokens(request) * price.input + output * price.output) / 1e6

@@ -175,7 +175,7 @@ def _settle(ledger: Ledger, link: _Link, reason: str) -> _End:
     assert link.writer is not None
     if stage.failure is not None:
         raise stage.failure
-    if stage.missing and not stage.tally.rows:
+    if stage.missing and stage.missing == stage.seen:
         first = next(error for error in stage.errors if not error.answered)
         raise BuildError(f"`{node.name}`: no row has an answer: {first.message}")
     decision, inputs = ledger.state.decide(node)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bqbuild.config.specs import BudgetSpec, ConnectionSpec
 from bqbuild.core.errors import BuildError
@@ -17,6 +17,9 @@ from bqbuild.llm.client import Client
 from bqbuild.nodes.base import Ask
 from bqbuild.plan.bounds import most_cost
 from bqbuild.store.base import CallLog
+
+UNLIMITED = 4096
+"""Tokens that a reply is taken to have at most where its request sets no limit and none was longer than half of it."""
 
 
 class BudgetSpent(BuildError):
@@ -36,7 +39,8 @@ class Tally:
     cost: float = 0.0
     reserved_calls: int = 0
     reserved_cost: float = 0.0
-    used: set[CallKey] = field(default_factory=set)
+    longest_reply: int = 0
+    stopped: str = ""
 
     def counts(self) -> Counts:
         """A snapshot for events and results."""
@@ -50,6 +54,7 @@ class Tally:
         self.input_tokens += record.reply.input_tokens
         self.output_tokens += record.reply.output_tokens
         self.cost += record.cost
+        self.longest_reply = max(self.longest_reply, record.reply.output_tokens)
 
 
 class Desk:
@@ -98,14 +103,22 @@ class Desk:
         return record
 
     def _reserve(self, llm: str, request: ChatRequest, tally: Tally, budget: BudgetSpec | None) -> float:
-        most = most_cost(request, self._connection(llm).price)
+        most = most_cost(request, self._connection(llm).price, unlimited=max(UNLIMITED, 2 * tally.longest_reply))
         if budget is not None:
             if budget.calls is not None and tally.new + tally.reserved_calls + 1 > budget.calls:
-                raise BudgetSpent(f"the budget of {budget.calls} calls is spent", hint="raise `budget.calls`, then run")
+                raise _spent(tally, f"the budget of {_calls(budget.calls)} is spent", "calls")
             if budget.cost is not None and tally.cost + tally.reserved_cost + most > budget.cost:
-                raise BudgetSpent(
-                    f"one more call could cross the budget of ${budget.cost:g}", hint="raise `budget.cost`, then run"
-                )
+                raise _spent(tally, f"one more call could cross the budget of ${budget.cost:g}", "cost")
         tally.reserved_calls += 1
         tally.reserved_cost += most
         return most
+
+
+def _spent(tally: Tally, message: str, key: str) -> BudgetSpent:
+    error = BudgetSpent(message, hint=f"`bqbuild run` buys as much again; raise `budget.{key}` to buy more at once")
+    tally.stopped = tally.stopped or f"{message}; {error.hint}"
+    return error
+
+
+def _calls(number: int) -> str:
+    return f"{number} call{'' if number == 1 else 's'}"

@@ -112,6 +112,8 @@ class Ledger:
         """A node was built, whole or but for rows that had no answer."""
         if missing:
             rows = "row has" if missing == 1 else "rows have"
-            self.finish(node, "partial", f"{missing} {rows} no answer; `bqbuild run` asks again", output)
+            stopped = self.tallies[node.name].stopped
+            why = f": {stopped}" if stopped else "; `bqbuild run` asks again"
+            self.finish(node, "partial", f"{missing} {rows} no answer{why}", output)
         else:
             self.finish(node, "success", reason, output)
