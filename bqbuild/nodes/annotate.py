@@ -76,8 +76,8 @@ class AnnotateProgram:
         outcomes = yield from together([self._conversation.hold(messages, sample) for sample in range(self._draws)])
         usable = [outcome for outcome in outcomes if outcome.parsed is not None and outcome.parsed.items]
         if not usable:
-            calls = tuple(call for outcome in outcomes for call in outcome.calls)
-            return self._failed(row, replace(reply_failure(row, "", outcomes[0]), calls=calls))
+            ballots = tuple(call for outcome in outcomes for call in outcome.calls)
+            return self._failed(row, replace(reply_failure(row, "", outcomes[0]), calls=ballots))
         values = self._measure(row, usable) if self._pass_rate else self._vote(usable)
         calls = [call for outcome in outcomes for call in outcome.calls]
         made = Made(rows=[self._row(row, values, calls)])
