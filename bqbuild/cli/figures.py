@@ -40,3 +40,12 @@ def total(parts: Iterable[Counts]) -> Counts:
         output_tokens=sum(part.output_tokens for part in parts),
         cost=sum(part.cost for part in parts),
     )
+
+
+def size(count: float) -> str:
+    """Bytes in the unit that suits them: `1.4 MB`."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"

@@ -21,6 +21,7 @@ from bqbuild.core.errors import BqError
 
 COMMANDS = {
     "build": "Run models and their data tests, in the order of the graph.",
+    "clean": "Remove the artifacts of the target; the store stays.",
     "compile": "Show compiled SQL and rendered prompts.",
     "debug": "Check configuration, store and every LLM connection.",
     "init": "Make a new project.",

@@ -1,5 +1,6 @@
 """A store in a folder.
 
+<store>/store.json                    which layout this is: `v1`
 <store>/v1/tables/ab/<digest>/        Parquet files and table.json
 <store>/v1/folders/ab/<digest>/       checkpoints: files/ and folder.json
 <store>/v1/traces/ab/<key>.json
@@ -23,6 +24,7 @@ from bqbuild.store.disk import disk_errors, make_folder, try_lock
 from bqbuild.store.environments import LocalEnvironments
 from bqbuild.store.folders import LocalFolders
 from bqbuild.store.leases import LocalLeases
+from bqbuild.store.marker import check_marker
 from bqbuild.store.runs import LocalRuns
 from bqbuild.store.tables import LocalTables
 from bqbuild.store.traces import LocalTraces
@@ -35,6 +37,9 @@ class LocalStore:
         root = path / "v1"
         locks = root / "leases"
         self.scratch = root / "scratch"
+        with disk_errors(root):
+            make_folder(path)
+        check_marker(path)
         with disk_errors(root):
             for folder in (locks, self.scratch, root / "calls" / "segments"):
                 make_folder(folder)
