@@ -7,13 +7,14 @@ theirs with an entry point of the group `bqbuild.providers`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bqbuild.config.specs import ConnectionSpec
 from bqbuild.core.errors import ProjectError, did_you_mean
 from bqbuild.core.loading import load
-from bqbuild.llm.base import ProviderKind
+
+if TYPE_CHECKING:  # whoever only looks for weights reads no profiles
+    from bqbuild.config.specs import ConnectionSpec
+    from bqbuild.llm.base import ProviderKind
 
 PROVIDERS: Mapping[str, str] = {
     "embedded": "bqbuild.llm.embedded:EmbeddedKind",
@@ -28,6 +29,8 @@ def provider_kind(name: str) -> ProviderKind:
     if name in PROVIDERS:
         kind: ProviderKind = load(PROVIDERS[name])()
         return kind
+    from importlib.metadata import entry_points
+
     others = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if name not in others:
         known = sorted({*PROVIDERS, *others})

@@ -9,16 +9,16 @@ import json
 import os
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from bqbuild.config.specs import SourceSpec
 from bqbuild.core.errors import BuildError, ProjectError, Where, did_you_mean
 from bqbuild.core.hashing import Digest, digest, digest_file
+
+if TYPE_CHECKING:  # looking for files validates nothing
+    from bqbuild.config.specs import SourceSpec
 
 T = TypeVar("T")
 
@@ -199,6 +199,9 @@ def _download_place(spec: SourceSpec, pattern: str, root: Path, where: Where | N
 
 
 def _download(spec: SourceSpec, url: str, path: Path, where: Where | None) -> None:
+    import urllib.error
+    import urllib.request
+
     if not url.startswith(("http://", "https://")):
         raise ProjectError(
             f"source `{spec.name}` has a url that is neither http nor https",

@@ -16,6 +16,12 @@ from bqbuild.core.records import CallKey, CallRecord, NodeName, Table, Trace
 if TYPE_CHECKING:  # a command that reads no rows should not wait for it
     import pyarrow as pa
 
+CONTENT_SCHEME = 1
+"""The form of content digests, part of each: a change of what is digested is a change of scheme."""
+
+CONTENT_SCHEME = 1
+"""Bumped when the digest of equal content changes; part of every digest of content."""
+
 ORDER = "_bq_order"
 """A binary column that a writer sorts by and drops; for rows that finish out of order."""
 

@@ -25,10 +25,8 @@ import xxhash
 
 from bqbuild.core.hashing import Digest, digest
 from bqbuild.core.records import Column
+from bqbuild.store.base import CONTENT_SCHEME
 from bqbuild.store.types import columns_of, conformed, stored_schema
-
-SCHEME = 1
-"""Bumped when the digest of equal content changes; part of every digest of content."""
 
 Lane = npt.NDArray[np.uint64]
 Lanes = tuple[Lane, Lane]
@@ -66,7 +64,7 @@ class ContentDigest:
     def value(self) -> Digest:
         """The digest of what was added so far."""
         columns = [[column.name, column.type] for column in self.columns]
-        return digest(["content", SCHEME, columns, self.rows, [f"{lane:016x}" for lane in self._sums]])
+        return digest(["content", CONTENT_SCHEME, columns, self.rows, [f"{lane:016x}" for lane in self._sums]])
 
 
 def table_digest(table: pa.Table) -> Digest:

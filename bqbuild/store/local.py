@@ -15,10 +15,11 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from bqbuild.store.calls import LocalCallLog
 from bqbuild.store.content import ContentFolders, remove_tree
 from bqbuild.store.disk import disk_errors, make_folder, try_lock
 from bqbuild.store.environments import LocalEnvironments
@@ -28,6 +29,9 @@ from bqbuild.store.marker import check_marker
 from bqbuild.store.runs import LocalRuns
 from bqbuild.store.tables import LocalTables
 from bqbuild.store.traces import LocalTraces
+
+if TYPE_CHECKING:
+    from bqbuild.store.calls import LocalCallLog
 
 
 class LocalStore:
@@ -51,16 +55,24 @@ class LocalStore:
             ContentFolders(root / "folders", manifest="folder.json", what="folder", **places), work
         )
         self.traces = LocalTraces(root / "traces", scratch=work, locks=locks)
-        self.calls = LocalCallLog(root / "calls", scratch=work)
+        self._calls = root / "calls"
         self.environments = LocalEnvironments(root / "environments", scratch=work, locks=locks)
         self.runs = LocalRuns(root / "runs", scratch=work)
         self.leases = LocalLeases(locks)
+
+    @cached_property
+    def calls(self) -> LocalCallLog:
+        """The call log; opened at the first look, for most commands need none."""
+        from bqbuild.store.calls import LocalCallLog
+
+        return LocalCallLog(self._calls, scratch=self._session.folder)
 
     def close(self) -> None:
         """Release what is held and make everything durable. Raises StoreError."""
         self.leases.close()
         try:
-            self.calls.close()
+            if "calls" in self.__dict__:
+                self.calls.close()
         finally:
             self._session.close()
 

@@ -1,26 +1,27 @@
 """Tables in a folder: Parquet files under the digest of their content, with a manifest `table.json`.
 
 The same content has the same digest whoever writes it and in whatever order, so two runs that commit the same table
-share it. Digests of column subsets are remembered in the table's folder, below `content/`.
+share it. Digests of column subsets are remembered in the table's folder, below `content/`. Arrow is loaded where rows
+are read or written: to see that a table is there takes none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from bqbuild.core.errors import StoreError, did_you_mean
 from bqbuild.core.hashing import Digest, digest
 from bqbuild.core.records import Column, Table
+from bqbuild.store.base import CONTENT_SCHEME
 from bqbuild.store.content import ContentFolders, data_files, described
-from bqbuild.store.digests import SCHEME, ContentDigest
 from bqbuild.store.disk import checked_json, disk_errors, read_checked, write_atomic
-from bqbuild.store.parts import PartsWriter
-from bqbuild.store.types import conformed, schema_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from bqbuild.store.parts import PartsWriter
 
 BATCH_ROWS = 8192
 
@@ -39,6 +40,8 @@ class LocalTables:
 
         Raises StoreError for a schema that no table can have.
         """
+        from bqbuild.store.parts import PartsWriter
+
         return PartsWriter(schema, scratch=self._scratch, publish=self._publish, ordered=ordered)
 
     def find(self, digest: Digest) -> Table | None:
@@ -66,6 +69,10 @@ class LocalTables:
 
         Raises DamagedError, and StoreError for a column that is not there.
         """
+        import pyarrow.parquet as pq
+
+        from bqbuild.store.types import conformed, schema_of
+
         wanted = _chosen(table, [column.name for column in table.columns] if columns is None else list(columns))
         schema = schema_of(wanted)
         for path in self.files(table):
@@ -87,7 +94,7 @@ class LocalTables:
         wanted = _chosen(table, names)
         if not names:
             return _rows_digest(table.rows)
-        asked = {"scheme": SCHEME, "table": table.digest, "columns": list(names)}
+        asked = {"scheme": CONTENT_SCHEME, "table": table.digest, "columns": list(names)}
         path = self._folders.path(table.digest) / "content" / f"{digest(asked)}.json"
         try:
             note = read_checked(path)
@@ -95,10 +102,18 @@ class LocalTables:
             note = None  # only a memory: count again
         if note is not None and all(note.get(key) == value for key, value in asked.items()):
             return Digest(note["digest"])
-        content = ContentDigest(wanted)
-        for batch in self.batches(table, names):
+        found = self._counted(table, wanted)
+        write_atomic(path, checked_json({**asked, "digest": found}), self._scratch)
+        return found
+
+    def _counted(self, table: Table, columns: Sequence[Column]) -> Digest:
+        import pyarrow as pa
+
+        from bqbuild.store.digests import ContentDigest
+
+        content = ContentDigest(columns)
+        for batch in self.batches(table, [column.name for column in columns]):
             content.update(pa.Table.from_batches([batch]))
-        write_atomic(path, checked_json({**asked, "digest": content.value()}), self._scratch)
         return content.value()
 
     def _publish(self, staged: Path, table: Table) -> Table:
@@ -133,6 +148,8 @@ def _chosen(table: Table, names: Sequence[str]) -> list[Column]:
 
 
 def _rows_digest(rows: int) -> Digest:
+    from bqbuild.store.digests import ContentDigest
+
     content = ContentDigest(())
     content.rows = rows
     return content.value()
