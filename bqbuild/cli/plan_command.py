@@ -12,8 +12,8 @@ from bqbuild.cli.selection import chosen_models, selection_options
 from bqbuild.cli.settings import Settings, command
 
 if TYPE_CHECKING:
+    from bqbuild.plan.changes import Reason
     from bqbuild.plan.plan import Amount, Plan, Step
-    from bqbuild.plan.rebuild import Reason
 
 STYLES = {"build": "green", "maybe": "yellow", "cached": "bright_black"}
 

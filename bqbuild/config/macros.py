@@ -22,6 +22,13 @@ class MacroFile:
     source: str
     names: Mapping[str, int]
 
+    def text(self, name: str) -> str:
+        """What stands in the file from the macro's first line to the next macro's."""
+        start = self.names[name]
+        later = [line for line in self.names.values() if line > start]
+        lines = self.source.split("\n")[start - 1 : min(later) - 1 if later else None]
+        return "\n".join(lines).strip("\n")
+
 
 def read_macros(
     sources: Mapping[str, str], environment: TemplateEnvironment, mistakes: Mistakes

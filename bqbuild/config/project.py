@@ -18,7 +18,7 @@ from bqbuild.config.defaults import FolderDefaults
 from bqbuild.config.files import ProjectFiles
 from bqbuild.config.jinja import Renderer
 from bqbuild.config.lock import SourcesLock, parse_lock
-from bqbuild.config.macros import read_macros
+from bqbuild.config.macros import MacroFile, read_macros
 from bqbuild.config.mistakes import Mistakes
 from bqbuild.config.profiles import FILE as PROFILES
 from bqbuild.config.profiles import TargetName, choose_target, read_target
@@ -54,7 +54,8 @@ class Project:
     """A project as the chosen target sees it. Everything in it is checked.
 
     `environment` is `<project>/<name>`, `artifacts` the folder for what commands write, `store_path` an absolute path
-    or a URL, `files` the files that were read with their xxh3-128, `warnings` what stops nothing.
+    or a URL, `files` the files that were read with their xxh3-128, `warnings` what stops nothing, `places` where the
+    target's `llms.<name>.<key>` and the `vars.<name>` in force stand.
     """
 
     root: Path
@@ -68,8 +69,10 @@ class Project:
     lock: SourcesLock
     files: Mapping[str, Digest]
     warnings: tuple[tuple[str, Where | None], ...]
+    places: Mapping[str, Where]
     _templates: Callable[[str, Where], RowTemplate] = field(repr=False, compare=False)
     _sql: Callable[[str, Where], RenderedSql] = field(repr=False, compare=False)
+    _sql_uses: Callable[[str], tuple[frozenset[str], Mapping[str, MacroFile]]] = field(repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -104,6 +107,10 @@ class Project:
     def render_sql(self, source: str, where: Where) -> RenderedSql:
         """SQL from outside of the models (a test, `show --inline`). Raises ProjectErrors."""
         return self._sql(source, where)
+
+    def sql_uses(self, source: str) -> tuple[frozenset[str], Mapping[str, MacroFile]]:
+        """The variables and macros that the Jinja of a SQL text reaches."""
+        return self._sql_uses(source)
 
 
 def find_project(start: Path) -> Path:
@@ -163,8 +170,10 @@ def load_project(
         lock=lock,
         files=files.digests,
         warnings=tuple(mistakes.warnings),
+        places=_places(settings, profiles, target_name, variables or {}),
         _templates=reading.row_template,
         _sql=reading.render_sql,
+        _sql_uses=reading.sql.uses,
     )
 
 
@@ -180,6 +189,15 @@ def _read_settings(
     if spec is not None:
         variables.add_project(spec.vars)
     return spec
+
+
+def _places(settings: Document, profiles: Document | None, target: str, given: Mapping[str, Any]) -> dict[str, Where]:
+    """Where connections and variables are declared; of a variable, the place that wins."""
+    own = profiles.places(("targets", target)) if profiles is not None else {}
+    declared = settings.places(("vars",)) if settings.value.get("vars") else {}
+    found = {f"vars.{name}": where for name, where in declared.items()}
+    found |= {name: where for name, where in own.items() if name.startswith(("llms.", "vars."))}
+    return found | {f"vars.{name}": Where("--vars") for name in given}
 
 
 def _check_environment(target: TargetSpec, document: Document, name: str, mistakes: Mistakes) -> None:

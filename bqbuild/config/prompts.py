@@ -13,7 +13,7 @@ from typing import Any
 from bqbuild.config.jinja import Renderer
 from bqbuild.config.mistakes import Mistakes
 from bqbuild.config.rendered import render_values
-from bqbuild.config.rowtemplate import RenderError, RowTemplate, RowTemplates
+from bqbuild.config.rowtemplate import Piece, RenderError, RowTemplate, RowTemplates
 from bqbuild.config.specs import PromptFrontMatter
 from bqbuild.config.validate import validate
 from bqbuild.config.yamlfile import Document, parse_yaml
@@ -28,7 +28,8 @@ class PromptTemplate:
     """A prompt, ready to be rendered for any row.
 
     `columns` are the columns and matrix keys that it reads, with the place of the first reading; `variables` what it
-    reads by `var()`; `identity` what of the file counts: the canonical trees of its messages, not `front.params`.
+    reads by `var()`; `identity` what of the file counts: the canonical trees of its messages, not `front.params`;
+    `places` where the keys of its front matter stand, by dotted key.
     """
 
     name: str
@@ -37,9 +38,19 @@ class PromptTemplate:
     identity: Any
     columns: Mapping[str, Where]
     variables: frozenset[str]
+    places: Mapping[str, Where] = field(repr=False, compare=False)
     _system: RowTemplate | None = field(repr=False, compare=False)
     _body: RowTemplate = field(repr=False, compare=False)
     _marker: re.Pattern[str] = field(repr=False, compare=False)
+
+    def pieces(self) -> dict[str, Piece]:
+        """Its parts: `body`, `system`, and `include:<prompt>` and `macro:<name>` for all that these reach."""
+        found = self._body.pieces()
+        if self._system:
+            system = self._system.pieces()
+            found["system"] = system.pop("body")
+            found = {**system, **found}
+        return found
 
     def render(self, row: Mapping[str, Any]) -> tuple[Message, ...]:
         """The messages for a row. Raises RenderError where NULL would be printed, or nothing is left to send."""
@@ -73,17 +84,17 @@ class Prompts:
 
 def read_prompts(sources: Mapping[str, str], library: RowTemplates, renderer: Renderer, mistakes: Mistakes) -> Prompts:
     """The prompts in `sources` (`prompts/stem/ask.md` → text). Mistakes are noted."""
-    fronts: dict[str, tuple[str, PromptFrontMatter]] = {}
+    fronts: dict[str, _Front] = {}
     for shown_as, source in sources.items():
         name = shown_as.removeprefix("prompts/").removesuffix(".md")
         with mistakes.caught():
             front = _add(name, shown_as, source, library, _Readers(renderer, mistakes))
             if front is not None:
-                fronts[name] = (shown_as, front)
+                fronts[name] = front
     short = _short_names(fronts)
     for alias, full in short.items():
         library.alias(alias, full)
-    prompts = {name: _prompt(name, path, front, library, mistakes) for name, (path, front) in fronts.items()}
+    prompts = {name: _prompt(name, front, library, mistakes) for name, front in fronts.items()}
     found = {**prompts, **{alias: prompts[full] for alias, full in short.items() if full}}
     names = {path.removeprefix("prompts/").removesuffix(".md") for path in sources} - set(prompts)
     return Prompts(found, frozenset(names | {name.rsplit("/", 1)[-1] for name in names}))
@@ -95,7 +106,14 @@ class _Readers:
     mistakes: Mistakes
 
 
-def _add(name: str, shown_as: str, source: str, library: RowTemplates, readers: _Readers) -> PromptFrontMatter | None:
+@dataclass(frozen=True, slots=True)
+class _Front:
+    path: str
+    spec: PromptFrontMatter
+    places: Mapping[str, Where]
+
+
+def _add(name: str, shown_as: str, source: str, library: RowTemplates, readers: _Readers) -> _Front | None:
     """Split one file and make its templates known."""
     matter, body, body_line = _split(source, shown_as)
     front: PromptFrontMatter | None = PromptFrontMatter()
@@ -109,7 +127,9 @@ def _add(name: str, shown_as: str, source: str, library: RowTemplates, readers: 
         is_good &= library.add(
             f"{name} (system)", front.system, matter.text_where(("system",)), readers.mistakes, roles=False
         )
-    return front if is_good else None
+    if front is None or not is_good:
+        return None
+    return _Front(shown_as, front, matter.places(()) if matter is not None else {})
 
 
 def _split(source: str, shown_as: str) -> tuple[Document | None, str, int]:
@@ -148,9 +168,8 @@ def _short_names(fronts: Mapping[str, object]) -> dict[str, str | None]:
     return short
 
 
-def _prompt(
-    name: str, path: str, front: PromptFrontMatter, library: RowTemplates, mistakes: Mistakes
-) -> PromptTemplate:
+def _prompt(name: str, matter: _Front, library: RowTemplates, mistakes: Mistakes) -> PromptTemplate:
+    path, front = matter.path, matter.spec
     body = library.row_template(name, mistakes)
     system = library.row_template(f"{name} (system)", mistakes) if front.system is not None else None
     _check_messages(library.top_level(name), path, front, mistakes)
@@ -164,6 +183,7 @@ def _prompt(
         identity=identity,
         columns={**body.columns, **(system.columns if system else {})},
         variables=body.variables | (system.variables if system else frozenset()),
+        places=matter.places,
         _system=system,
         _body=body,
         _marker=re.compile(re.escape(library.marker) + "([a-z]+)\x03"),

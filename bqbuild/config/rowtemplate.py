@@ -29,6 +29,18 @@ class RenderError(BuildError):
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a template that stands in one place: its own text, or a prompt or macro that it reaches.
+
+    `identity` is what of it counts, `text` what the user wrote, from the line of `where` on.
+    """
+
+    identity: Any
+    text: str
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
 class RowTemplate:
     """A template over the columns of a row.
 
@@ -41,6 +53,11 @@ class RowTemplate:
     identity: Any
     _template: Callable[[], Template] = field(repr=False, compare=False)
     _library: RowTemplates = field(repr=False, compare=False)
+    _name: str = field(repr=False, compare=False)
+
+    def pieces(self) -> dict[str, Piece]:
+        """Its parts: `body`, and `include:<prompt>` and `macro:<name>` for all that it reaches."""
+        return self._library.pieces(self._name)
 
     def render(self, row: Mapping[str, Any]) -> str:
         """The text for a row. Raises RenderError where NULL would be printed, or the template fails."""
@@ -62,6 +79,7 @@ class _Unit:
     text: TemplateText
     tree: nodes.Template
     analysis: Analysis
+    source: str = ""
     template: Template | None = None
 
     def place(self, line: int) -> Where:
@@ -96,6 +114,7 @@ class RowTemplates:
         unit = self._unit(name, text, where, mistakes)
         if unit is None:
             return False
+        unit.source = source
         self._units[name] = unit
         self._note(unit, mistakes)
         return not unit.analysis.mistakes
@@ -110,7 +129,26 @@ class RowTemplates:
         identity: dict[str, Any] = {"body": self._identity(name, ())}
         if macros:
             identity["macros"] = {each: self._macro_identity(each) for each in sorted(macros)}
-        return RowTemplate(columns, frozenset(variables), identity, lambda: self.load(name), self)
+        return RowTemplate(columns, frozenset(variables), identity, lambda: self.load(name), self, name)
+
+    def pieces(self, name: str) -> dict[str, Piece]:
+        """The parts of the template added as `name`, each without the others."""
+        found: dict[str, Piece] = {}
+        macros: set[str] = set()
+        waiting, seen = [name], set()
+        while waiting:
+            each = waiting.pop()
+            seen.add(each)
+            unit = self._units[each]
+            identity = tree_identity(unit.tree.body, lambda used: {"named": used})
+            found["body" if each == name else f"include:{each}"] = Piece(identity, unit.source, unit.where)
+            macros |= self._reach_macros(unit.analysis.macros, set(), Mistakes())
+            waiting += {full for used, _, _ in unit.analysis.uses if (full := self.find(used))} - seen
+        for macro in macros:
+            file = self._macros[macro]
+            where = Where(file.shown_as, file.names[macro])
+            found[f"macro:{macro}"] = Piece(self._macro_identity(macro), file.text(macro), where)
+        return found
 
     def top_level(self, name: str) -> list[object]:
         """The canonical parts of a template's body, text being text."""

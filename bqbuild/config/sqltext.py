@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from jinja2 import nodes
+
 from bqbuild.config.jinja import Renderer
 from bqbuild.config.macros import MacroFile, add_macros
 from bqbuild.core.errors import ProjectError, Where
@@ -63,11 +65,13 @@ class SqlRenderer:
         self._current = SqlText("", [])
         self._where = Where("")
         self._source = ""
+        self._macros: Mapping[str, MacroFile] = {}
         own: dict[str, Callable[..., Any]] = {"ref": self._ref, "source": self._source_function, "config": self._config}
         self.renderer = Renderer({**functions, **own}, values)
 
     def add_macros(self, macros: Mapping[str, MacroFile]) -> None:
         """Make the project's macros callable."""
+        self._macros = macros
         add_macros(self.renderer.environment, macros)
 
     def render(self, source: str, where: Where) -> SqlText:
@@ -79,6 +83,23 @@ class SqlRenderer:
             raise ProjectError("has a control character", where=where)
         self._current.text = self.renderer.text(source, where)
         return self._current
+
+    def uses(self, source: str) -> tuple[frozenset[str], dict[str, MacroFile]]:
+        """The variables (by `var()` with a name) and the macros that a text reaches, by its syntax and theirs."""
+        variables: set[str] = set()
+        macros: dict[str, MacroFile] = {}
+        waiting: list[nodes.Node] = [self.renderer.environment.parse(source)]
+        while waiting:
+            tree = waiting.pop()
+            for call in tree.find_all(nodes.Call):
+                first = call.args[0] if call.args else None
+                if isinstance(call.node, nodes.Name) and call.node.name == "var" and isinstance(first, nodes.Const):
+                    variables.add(str(first.value))
+            for name in {each.name for each in tree.find_all(nodes.Name)} & set(self._macros) - set(macros):
+                macros[name] = self._macros[name]
+                file = self.renderer.environment.parse(self._macros[name].source)
+                waiting += [macro for macro in file.find_all(nodes.Macro) if macro.name == name]
+        return frozenset(variables), macros
 
     def _ref(self, *names: str) -> str:
         if len(names) == 2 and names[0] == self._project_name:

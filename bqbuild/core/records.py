@@ -108,6 +108,20 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a recipe's component that stands in one place: a key, a macro, an included prompt, a function.
+
+    `digest` is of what counts, `text` what a person would look at: a value as JSON, or where `is_source`, lines of a
+    file from `where` on. It is empty where it would show a secret.
+    """
+
+    digest: Digest
+    text: str
+    is_source: bool = False
+    where: Where | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReadInput:
     """The content that a build really read of one parent: which columns, ids or not, and their digest."""
 

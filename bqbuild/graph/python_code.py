@@ -40,6 +40,18 @@ def code_identity(files: Files, path: str, function: str, where: Where | None = 
     return {"function": function, "file": path, "reached": walk.reached()}
 
 
+def code_texts(files: Files, reached: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, str]]:
+    """The line and the text of everything that `code_identity` found to be reached, by `file:name`."""
+    found = {}
+    for path, names in reached.items():
+        module = _Module(ast.parse(files[path], filename=path))
+        for name in names:
+            statements = module.bindings.get(name, []) if name else module.effects
+            texts = [ast.get_source_segment(files[path], each) or "" for each in statements]
+            found[f"{path}:{name}"] = (min((each.lineno for each in statements), default=1), "\n".join(texts))
+    return found
+
+
 def function_place(spec: str) -> tuple[str, str]:
     """The file, relative to `models/`, and the name that a spec's `function: file:name` means. Raises ValueError."""
     path, separator, name = spec.rpartition(":")

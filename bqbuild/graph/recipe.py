@@ -91,14 +91,20 @@ class Facts:
 
 def recipe_of(node: Node, project: Project, facts: Facts) -> Recipe:
     """The recipe of a node."""
-    values = _declared(node.spec)
-    values.update(_KINDS.get(node.kind, _plain)(node, project, facts))
-    if node.spec.version != "1":
-        values["version"] = node.spec.version
+    values = component_values(node, project, facts)
     components = {name: digest(value) for name, value in values.items()}
     semantics = facts.semantics[node.kind]
     whole = digest({"kind": node.kind, "semantics": semantics, "components": components})
     return Recipe(node.kind, semantics, components, whole, _places(node, project, components))
+
+
+def component_values(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
+    """What the components of the node's recipe are digests of."""
+    values = _declared(node.spec)
+    values.update(_KINDS.get(node.kind, _plain)(node, project, facts))
+    if node.spec.version != "1":
+        values["version"] = node.spec.version
+    return values
 
 
 def build_key(recipe: Recipe, inputs: Mapping[str, ReadInput]) -> Digest:

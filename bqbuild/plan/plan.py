@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bqbuild.core.records import NodeName
-from bqbuild.plan.rebuild import CACHED, Reason
+from bqbuild.plan.changes import Reason
+from bqbuild.plan.rebuild import CACHED
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from typing import Any
 from bqbuild.config.project import Project
 from bqbuild.core.errors import ProjectError
 from bqbuild.core.records import Node, NodeName
+from bqbuild.graph.parts import CodeTexts
+from bqbuild.graph.python_code import code_texts
 from bqbuild.graph.recipe import Facts, LlmFact
 from bqbuild.llm import provider_kind
 from bqbuild.nodes import SEMANTICS
@@ -24,6 +26,15 @@ def gather_facts(project: Project, nodes: Iterable[Node]) -> Facts:
         weights={name: _weights(name) for name in sorted(_weight_names(project, nodes))},
         code={node.name: _code(project, node) for node in nodes if node.kind == "python"},
     )
+
+
+def code_texts_of(project: Project, node: Node, facts: Facts) -> CodeTexts:
+    """Where the code of a Python model stands, and its text, for explanations."""
+    if node.kind != "python":
+        return {}
+    from bqbuild.nodes.python_modules import read_code
+
+    return code_texts(read_code(project.root / "models"), facts.code[node.name]["code"]["reached"])
 
 
 def connections_of(node: Node) -> set[str]:

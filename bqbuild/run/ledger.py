@@ -99,6 +99,7 @@ class Ledger:
             complete=missing == 0,
             stats=stats,
         )
+        self.session.store.definitions.put(recipe.digest, self.session.parts(node.name))
         self.session.store.traces.put(trace)
         self.state.settle(node.name, output)
 

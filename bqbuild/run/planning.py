@@ -16,8 +16,9 @@ from bqbuild.nodes import ROW_KINDS, row_kind
 from bqbuild.nodes.conversation import open_conversation
 from bqbuild.nodes.predicates import RowPredicate
 from bqbuild.plan.bounds import most_output_tokens
+from bqbuild.plan.changes import Reason
 from bqbuild.plan.plan import UNKNOWN, Amount, Plan, Step, total
-from bqbuild.plan.rebuild import CACHED, Decision, Reason
+from bqbuild.plan.rebuild import CACHED, Decision
 from bqbuild.run.context import bare_context
 from bqbuild.run.desk import Desk
 from bqbuild.run.execute import run

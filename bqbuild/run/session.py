@@ -9,11 +9,12 @@ from typing import Any
 
 from bqbuild.config.project import Project, find_project, load_project
 from bqbuild.core.errors import ProjectError, ProjectErrors, Where
-from bqbuild.core.records import Node, NodeName, Recipe
+from bqbuild.core.records import Node, NodeName, Part, Recipe
 from bqbuild.graph.columns import Names, check_columns
 from bqbuild.graph.dag import Dag, build_dag
+from bqbuild.graph.parts import parts_of
 from bqbuild.graph.recipe import Facts, recipe_of
-from bqbuild.run.facts import gather_facts
+from bqbuild.run.facts import code_texts_of, gather_facts
 from bqbuild.store import open_store
 from bqbuild.store.base import Pointer, Store
 
@@ -60,11 +61,19 @@ class Session:
 
     def recipe(self, name: NodeName) -> Recipe:
         """The node's recipe; facts are looked up once for all nodes."""
+        if name not in self._recipes:
+            self._recipes[name] = recipe_of(self.node(name), self.project, self._known_facts())
+        return self._recipes[name]
+
+    def parts(self, name: NodeName) -> dict[str, Part]:
+        """What the node's recipe is made of, as far as a user can point at it."""
+        node, facts = self.node(name), self._known_facts()
+        return parts_of(node, self.project, facts, code_texts_of(self.project, node, facts))
+
+    def _known_facts(self) -> Facts:
         if self._facts is None:
             self._facts = gather_facts(self.project, self.project.nodes.values())
-        if name not in self._recipes:
-            self._recipes[name] = recipe_of(self.node(name), self.project, self._facts)
-        return self._recipes[name]
+        return self._facts
 
     def pointers(self) -> dict[NodeName, Pointer]:
         """Where the environment's names point now."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from bqbuild.core.hashing import Digest
 from bqbuild.core.records import Node, NodeName, ReadInput, Table, Trace
@@ -37,6 +37,8 @@ class State:
     pointers: Mapping[NodeName, Pointer] = field(default_factory=dict)
     moved: dict[NodeName, Pointer] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    explain_rows: Callable[[Node, str, Trace], str] = field(default=lambda node, name, before: "")
+    """What became of the rows of an input since a trace; a plan has the time to look."""
 
     def parents(self, node: Node) -> dict[str, Table] | None:
         """The tables that `node` reads, by `str(ref)`, or None while one of them is not built."""
@@ -73,13 +75,14 @@ class State:
         parents = None if unbuilt else self.parents(node)
         if parents is None:
             waiting = unbuilt or [ref.node for ref in node.refs if self.output(ref.node) is None]
-            known = Known(before=before)
+            known = self._explained(node, Known(before=before))
             return decide(node, recipe, None, known, unbuilt=waiting, is_forced=node.name in self.is_forced), None
         inputs = read_inputs(node, self.session.project, self.session.store.tables, parents)
         key = build_key(recipe, inputs)
         trace = self.session.store.traces.find([key]).get(key)
         output = self.find(Pointer(key, trace.outputs)) if trace is not None else None
-        known = Known(trace, output is not None and self._has_folders(node, output), before)
+        is_whole = output is not None and self._has_folders(node, output)
+        known = self._explained(node, Known(trace, is_whole, before))
         decision = decide(node, recipe, inputs, known, key=key, is_forced=node.name in self.is_forced)
         if decision.trace is not None and output is not None:
             self.settle(node.name, output)
@@ -100,6 +103,19 @@ class State:
     def _before(self, node: Node) -> Trace | None:
         pointer = self.pointers.get(node.name)
         return self.session.store.traces.find([pointer.trace]).get(pointer.trace) if pointer else None
+
+    def _explained(self, node: Node, known: Known) -> Known:
+        """With what can be asked to explain the decision."""
+        before = known.before
+        if before is None:
+            return known
+        definitions = self.session.store.definitions
+        return replace(
+            known,
+            parts=lambda: self.session.parts(node.name),
+            parts_before=lambda: definitions.find(before.recipe),
+            rows=lambda name: self.explain_rows(node, name, before),
+        )
 
     def _has_folders(self, node: Node, output: Output) -> bool:
         """Whether the checkpoints that a train node's table names are still there."""

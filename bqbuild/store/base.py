@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bqbuild.core.errors import StoreError
 from bqbuild.core.hashing import Digest
-from bqbuild.core.records import CallKey, CallRecord, NodeName, Table, Trace
+from bqbuild.core.records import CallKey, CallRecord, NodeName, Part, Table, Trace
 
 if TYPE_CHECKING:  # a command that reads no rows should not wait for it
     import pyarrow as pa
@@ -71,6 +71,16 @@ class Traces(Protocol):
 
     def put(self, trace: Trace) -> None:
         """Record a trace; the last one for a key wins, but a partial one never replaces a complete one."""
+
+
+class Definitions(Protocol):
+    """What recipes were made of, for explanations: nothing that is built depends on it."""
+
+    def put(self, recipe: Digest, parts: Mapping[str, Part]) -> None:
+        """Remember the parts of a recipe; what is remembered of it stays."""
+
+    def find(self, recipe: Digest) -> dict[str, Part] | None:
+        """The parts of a recipe, without places; None where it is not known, or damaged."""
 
 
 class CallLog(Protocol):
@@ -154,6 +164,7 @@ class Store(Protocol):
 
     tables: Tables
     traces: Traces
+    definitions: Definitions
     calls: CallLog
     environments: Environments
     runs: Runs

@@ -4,6 +4,7 @@
 <store>/v1/tables/ab/<digest>/        Parquet files and table.json
 <store>/v1/folders/ab/<digest>/       checkpoints: files/ and folder.json
 <store>/v1/traces/ab/<key>.json
+<store>/v1/definitions/ab/<recipe>.json
 <store>/v1/calls/                     journals of running processes, segments/ of finished ones
 <store>/v1/environments/<project>/<environment>.json
 <store>/v1/runs/<project>/<environment>/<time>-<id>.json
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from bqbuild.store.content import ContentFolders, remove_tree
+from bqbuild.store.definitions import LocalDefinitions
 from bqbuild.store.disk import disk_errors, make_folder, try_lock
 from bqbuild.store.environments import LocalEnvironments
 from bqbuild.store.folders import LocalFolders
@@ -55,6 +57,7 @@ class LocalStore:
             ContentFolders(root / "folders", manifest="folder.json", what="folder", **places), work
         )
         self.traces = LocalTraces(root / "traces", scratch=work, locks=locks)
+        self.definitions = LocalDefinitions(root / "definitions", scratch=work)
         self._calls = root / "calls"
         self.environments = LocalEnvironments(root / "environments", scratch=work, locks=locks)
         self.runs = LocalRuns(root / "runs", scratch=work)
