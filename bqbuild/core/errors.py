@@ -88,7 +88,8 @@ class ProviderError(BqError):
     """An LLM gave no answer.
 
     `kind` is one of `transport`, `timeout`, `rate_limit`, `server`, `auth`, `setup` (a wrong address or model),
-    `request`, `reply`; `retry_after` is in seconds, as the server asked for it.
+    `request`, `reply`; `retry_after` is in seconds, as the server asked for it. `overloaded` says that the server has
+    more than it can take, whatever the kind.
     """
 
     def __init__(
@@ -99,11 +100,13 @@ class ProviderError(BqError):
         retryable: bool = False,
         retry_after: float | None = None,
         hint: str | None = None,
+        overloaded: bool = False,
     ) -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
         self.retryable = retryable
         self.retry_after = retry_after
+        self.overloaded = overloaded
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:

@@ -17,6 +17,9 @@ from bqbuild.core.records import ChatReply, ChatRequest, Constraint
 LABEL = "label"
 """The key under which a reply constrained to labels puts its choice: servers want an object at the root."""
 
+OVERLOADED = (503, 529)
+"""Statuses that mean, as 429 does, that there is more work than the server takes."""
+
 _FORMAT_WORDS = re.compile(r"response_format|json_schema|structured.?output|guided|grammar|json mode", re.IGNORECASE)
 _FATAL_WORDS = re.compile(r"insufficient_quota|billing|exceeded your current quota|insufficient balance", re.IGNORECASE)
 _MODERATION = re.compile(r"moderation|flagged|content.?policy|content.?filter", re.IGNORECASE)
@@ -98,7 +101,11 @@ def read_failure(status: int, message: str, retry_after: float | None) -> Provid
         )
     if status >= 500 or status in (408, 409, 425):
         return ProviderError(
-            f"the server failed (HTTP {status}){said}", kind="server", retryable=True, retry_after=retry_after
+            f"the server failed (HTTP {status}){said}",
+            kind="server",
+            retryable=True,
+            retry_after=retry_after,
+            overloaded=status in OVERLOADED,
         )
     if status in (404, 405) or 300 <= status < 400:
         return ProviderError(

@@ -11,6 +11,7 @@ from bqbuild.core.errors import ProviderError
 from bqbuild.core.records import ChatReply, ChatRequest
 from bqbuild.llm.base import Provider, Warn
 from bqbuild.llm.limits import Limiter
+from bqbuild.llm.rates import Rates
 from bqbuild.llm.redaction import Redactor
 
 
@@ -22,8 +23,9 @@ class ConnectionDown(ProviderError):
 class Pace:
     """How patient a client is; times in seconds.
 
-    Waits double from `first_wait` to `longest_wait`, with jitter. A server's own Retry-After is kept up to
-    `longest_pause`. A connection with `failures` in a row and no success for `silence` is given up.
+    Before it sends again, a call waits a random time between nothing and a bound that doubles from `first_wait` to
+    `longest_wait` ("full jitter": Brooker, Exponential Backoff And Jitter, 2015). A server's own Retry-After is kept up
+    to `longest_pause`. A connection with `failures` in a row and no success for `silence` is given up.
     """
 
     first_wait: float = 0.5
@@ -60,6 +62,7 @@ class Connection:
     usage: Usage = field(default_factory=Usage)
     limiter: Limiter = field(init=False)
     _redactor: Redactor = field(init=False)
+    _rates: Rates = field(init=False)
     _row_of_failures: int = 0
     _failing_since: float = 0.0
     _down: ProviderError | None = None
@@ -67,20 +70,27 @@ class Connection:
     _served_before: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.limiter = Limiter(self.spec.max_concurrency)
+        spec = self.spec
+        self._rates = Rates(spec.requests_per_minute, spec.tokens_per_minute)
+        has_rates = spec.requests_per_minute is not None or spec.tokens_per_minute is not None
+        # a provider with several servers knows how much they take together
+        capacity = getattr(self.provider, "capacity", None)
+        self.limiter = Limiter(spec.max_concurrency, self._rates if has_rates else None, capacity)
         self._redactor = Redactor(self.spec)
 
     async def ask(self, request: ChatRequest) -> tuple[ChatReply, float]:
         """The reply and the seconds it took, retries and waits aside. Raises ProviderError, ConnectionDown among them.
 
         Loop: wait for a slot, send, give the slot back; after a failure worth repeating wait and go round, ahead of
-        requests that were never sent.
+        requests that were never sent. No attempt begins later than `total_timeout` after the first.
         """
         attempt = pauses = 0
+        until = float("inf")
         while True:
-            outcome = await self._attempt(request, ahead=attempt + pauses > 0)
+            outcome, started = await self._attempt(request, ahead=attempt + pauses > 0)
             if not isinstance(outcome, ProviderError):
-                return outcome
+                return outcome, asyncio.get_running_loop().time() - started
+            until = min(until, started + self.spec.total_timeout)
             if outcome.kind == "rate_limit" and outcome.retry_after is not None and pauses < 3 * self.spec.retries:
                 pauses += 1  # the server promised to be back: that costs no attempt, though not for ever
             elif outcome.retryable and attempt < self.spec.retries:
@@ -88,8 +98,12 @@ class Connection:
             else:
                 self.usage.failed += 1
                 raise self.down() or outcome
+            wait = self._pause(outcome, attempt)
+            if asyncio.get_running_loop().time() + wait > until:
+                self.usage.failed += 1
+                raise self.down() or _too_long(outcome, self.spec.total_timeout)
             self.usage.retries += 1
-            await self._wait(outcome, attempt)
+            await self.limiter.sleep(wait)
 
     def down(self) -> ConnectionDown | None:
         """Why the connection was given up, as a new error each time; None while it is up."""
@@ -100,24 +114,28 @@ class Connection:
             f"connection `{self.name}` is given up: {cause.message}", kind=cause.kind, hint=cause.hint
         )
 
-    async def _attempt(self, request: ChatRequest, *, ahead: bool) -> tuple[ChatReply, float] | ProviderError:
-        limiter = self.limiter
-        await limiter.acquire(ahead=ahead)
+    async def _attempt(self, request: ChatRequest, *, ahead: bool) -> tuple[ChatReply | ProviderError, float]:
+        """What came of sending it once, and when it was sent."""
+        limiter, clock = self.limiter, asyncio.get_running_loop().time
+        tokens = self._rates.estimate(request)
+        await limiter.acquire(ahead=ahead, tokens=tokens)
         try:
             if (down := self.down()) is not None:
                 self.usage.failed += 1
                 raise down
-            started = asyncio.get_running_loop().time()
+            started = clock()
             self.usage.requests += 1
             outcome = await self._chat(request)
         finally:
             limiter.release()
-        now = asyncio.get_running_loop().time()
         if isinstance(outcome, ChatReply):
-            self._note_success(outcome)
-            return outcome, now - started
-        self._note_failure(outcome, started, now)
-        return outcome
+            self._rates.answered(request, tokens, outcome)
+            self._note_success(outcome, started, clock())
+        else:
+            if outcome.kind in ("rate_limit", "auth", "setup", "request"):
+                self._rates.refused(tokens)
+            self._note_failure(outcome, started, clock())
+        return outcome, started
 
     async def _chat(self, request: ChatRequest) -> ChatReply | ProviderError:
         try:
@@ -128,22 +146,21 @@ class Connection:
             said = self._redactor.excerpt(f"{type(error).__name__}: {error}")
             return ProviderError(f"the provider `{self.spec.provider}` failed: {said}", kind="server")
 
-    async def _wait(self, failure: ProviderError, attempt: int) -> None:
+    def _pause(self, failure: ProviderError, attempt: int) -> float:
+        """Seconds to wait before the next attempt; where the server asked for a pause, it is everybody's."""
         pace = self.pace
-        if failure.retry_after is not None:
-            pause = min(failure.retry_after, pace.longest_pause)
-            if failure.kind == "rate_limit":
-                self.limiter.pause(pause)  # nobody else should run into the same wall meanwhile
-            # Spread the return, or all would knock in the same instant.
-            await self.limiter.sleep(pause + self.dice.uniform(0, min(pause, 1.0) / 4))
-            return
-        longest = min(pace.first_wait * 2 ** max(attempt - 1, 0), pace.longest_wait)
-        await self.limiter.sleep(self.dice.uniform(longest / 2, longest))
+        if failure.retry_after is None:
+            return self.dice.uniform(0, min(pace.first_wait * 2 ** max(attempt - 1, 0), pace.longest_wait))
+        pause = min(failure.retry_after, pace.longest_pause)
+        if failure.kind == "rate_limit":
+            self.limiter.pause(pause)  # nobody else should run into the same wall meanwhile
+        # Spread the return, or all would knock in the same instant.
+        return pause + self.dice.uniform(0, min(pause, 1.0) / 4)
 
-    def _note_success(self, reply: ChatReply) -> None:
+    def _note_success(self, reply: ChatReply, started: float, now: float) -> None:
         self._row_of_failures = 0
         self.usage.answered += 1
-        self.limiter.succeeded()
+        self.limiter.throttle.succeeded(started, now, reply.output_tokens)
         served_by = (reply.model, reply.fingerprint)
         if served_by != self._served_by:
             self._note_server(served_by)
@@ -161,7 +178,8 @@ class Connection:
         if self._row_of_failures == 0:
             self._failing_since = started
         self._row_of_failures += 1
-        self.limiter.failed(failure.kind, started)
+        kind = "rate_limit" if failure.overloaded else failure.kind
+        self.limiter.throttle.failed(kind, started, now, self.limiter.in_flight)
         hopeless = failure.kind == "auth" or (failure.kind == "setup" and not self.usage.answered)
         silent = self._row_of_failures >= self.pace.failures and now - self._failing_since >= self.pace.silence
         if self._down is None and (hopeless or silent):
@@ -172,6 +190,12 @@ class Connection:
 def _given_up(failure: ProviderError, failures: int, seconds: float) -> ProviderError:
     message = f"{failures} failures in a row and no success for {seconds:.0f} s; the last one: {failure.message}"
     return ProviderError(message, kind=failure.kind, hint=failure.hint or "run again when the server is back")
+
+
+def _too_long(failure: ProviderError, seconds: float) -> ProviderError:
+    hint = failure.hint or "raise `total_timeout` of the connection to go on for longer"
+    message = f"no answer within {seconds:g} s in all; the last failure: {failure.message}"
+    return ProviderError(message, kind=failure.kind, hint=hint)
 
 
 def _shown(served_by: tuple[str, str]) -> str:

@@ -1,44 +1,51 @@
-"""How many requests of one connection may be in flight: adaptive, first come first served, and stoppable.
-
-The limit shrinks when a server says that it has too much, and grows back by one a round of successes, up to what the
-user allows.
-"""
+"""Slots for the requests of one connection: first come first served, within its rates, and stoppable."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
-LEAST = 1.0
-SHRINK = {"rate_limit": 0.5, "server": 0.8, "timeout": 0.7, "transport": 0.8}
-"""What a failure leaves of the limit, by its kind."""
+from bqbuild.llm.rates import Rates
+from bqbuild.llm.throttle import Throttle
 
 
 class Limiter:
-    """Slots for requests. Belongs to one event loop."""
+    """Slots for requests. Belongs to one event loop.
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    Free are as many as the throttle allows, but no more than `capacity()`, which a provider with several servers knows;
+    and a request starts when `rates` allow one of its size.
+    """
+
+    def __init__(self, most: int, rates: Rates | None = None, capacity: Callable[[], int] | None = None) -> None:
+        self.throttle = Throttle(most)
         self.in_flight = 0
         self.closed = False
-        self._limit = float(most)
-        self._shrunk_at = 0.0
+        self._rates = rates
+        self._capacity = capacity
         self._paused_until = 0.0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
         self._sleeping: set[asyncio.Future[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
 
     @property
     def limit(self) -> int:
         """How many requests may be in flight now."""
-        return int(self._limit)
+        limit = self.throttle.limit
+        return limit if self._capacity is None else min(limit, self._capacity())
 
-    async def acquire(self, *, ahead: bool = False) -> None:
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a slot."""
+        return len(self._waiting)
+
+    async def acquire(self, *, ahead: bool = False, tokens: float = 0.0) -> None:
         """Wait for a slot; `ahead` of the others where this request has waited before. Returns at once when closed."""
-        if self._free() and not self._waiting:
-            self.in_flight += 1
+        if not self._waiting and self._free(tokens):
+            self._start(tokens)
             return
         future = asyncio.get_running_loop().create_future()
-        (self._waiting.appendleft if ahead else self._waiting.append)(future)
+        (self._waiting.appendleft if ahead else self._waiting.append)((future, tokens))
         self._wake()
         try:
             await future
@@ -67,24 +74,9 @@ class Limiter:
             timer.cancel()
             self._sleeping.discard(future)
 
-    def succeeded(self) -> None:
-        """A request was answered: grow by one for each round of answers."""
-        if self._limit < self.most:
-            self._limit = min(self._limit + 1 / self._limit, float(self.most))
-
-    def failed(self, kind: str, started: float) -> None:
-        """A request that `started` then failed: shrink, once for all that were in flight at the last shrinking."""
-        if kind in SHRINK and started >= self._shrunk_at:
-            self._limit = max(self._limit * SHRINK[kind], LEAST)
-            self._shrunk_at = asyncio.get_running_loop().time()
-
     def pause(self, seconds: float) -> None:
         """Let nothing start for so long: the server asked for it."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
-        if until > self._paused_until:
-            self._paused_until = until
-            loop.call_at(until + 0.001, self._wake)
+        self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
 
     def close(self) -> None:
         """Wake everybody who waits or sleeps; they find `closed` set."""
@@ -92,20 +84,56 @@ class Limiter:
         self._wake()
         for future in list(self._sleeping):
             _resolve(future)
+        if self._alarm is not None:
+            self._alarm.cancel()
 
-    def _free(self) -> bool:
+    def _start(self, tokens: float) -> None:
+        self.in_flight += 1
+        if self._rates is not None:
+            self._rates.take(tokens)
+
+    def _free(self, tokens: float) -> bool:
         if self.closed:
             return True
-        if self.in_flight >= int(self._limit):
+        if self.in_flight >= self.limit:
             return False
-        return not self._paused_until or asyncio.get_running_loop().time() >= self._paused_until
+        if not self._paused_until and self._rates is None:
+            return True
+        now = asyncio.get_running_loop().time()
+        wait = self._paused_until - now
+        if wait <= 0:
+            self._paused_until = 0.0
+        if self._rates is not None:
+            wait = max(wait, self._rates.wait(tokens, now))
+        if wait <= 0:
+            return True
+        self._wake_at(now + wait)
+        return False
+
+    def _wake_at(self, when: float) -> None:
+        # a moment later, or the clock's own grain could wake the queue too early, over and over
+        when += 0.001
+        if self._alarm is not None and not self._alarm.cancelled() and self._alarm.when() <= when:
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._wake()
 
     def _wake(self) -> None:
-        while self._waiting and self._free():
-            future = self._waiting.popleft()
-            if not future.done():
-                self.in_flight += 1
-                future.set_result(None)
+        while self._waiting:
+            future, tokens = self._waiting[0]
+            if future.done():  # cancelled meanwhile
+                self._waiting.popleft()
+                continue
+            if not self._free(tokens):
+                return
+            self._waiting.popleft()
+            self._start(tokens)
+            future.set_result(None)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -156,6 +156,7 @@ class OpenAIProvider:
             retryable=failure.retryable,
             retry_after=failure.retry_after,
             hint=failure.hint,
+            overloaded=failure.overloaded,
         )
 
 

@@ -17,6 +17,11 @@ from bqbuild.run.session import Session
 PROBE = ChatRequest((Message("user", "Say yes."),))
 """The request that is sent to each LLM. It is not recorded: its reply is nobody's data."""
 PROBE_TOKENS = 1
+NOT_THE_PLACE = {
+    "params", "price", "max_concurrency", "batch_size", "constrain", "requests_per_minute", "tokens_per_minute",
+    "timeout", "total_timeout", "retries",
+}  # fmt: skip
+"""Keys in which connections to the same LLM may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ def _distinct(llms: Mapping[str, ConnectionSpec]) -> dict[tuple[str, ...], Conne
     """Connections by all names that lead to the same place."""
     groups: dict[str, list[str]] = {}
     for name, spec in llms.items():
-        place = spec.model_dump_json(exclude={"params", "price", "max_concurrency", "batch_size", "constrain"})
+        place = spec.model_dump_json(exclude=NOT_THE_PLACE)
         groups.setdefault(place, []).append(name)
     return {tuple(names): llms[names[0]] for names in groups.values()}
 

@@ -173,7 +173,14 @@ def test_calls_that_wait_are_told_at_once_when_the_connection_is_given_up(
             await sleeping
         assert len(llm_server.requests) <= 1 + 2
 
-    with_bench(tmp_path, check, pace=Pace(longest_pause=3600), base_url=llm_server.url, max_concurrency=1)
+    with_bench(
+        tmp_path,
+        check,
+        pace=Pace(longest_pause=3600),
+        base_url=llm_server.url,
+        max_concurrency=1,
+        total_timeout=7200,
+    )
 
 
 @pytest.mark.parametrize("path", ["/v2", "/v1/typo"])
@@ -193,6 +200,43 @@ def test_a_404_from_a_server_that_answered_before_is_only_a_fault(tmp_path: Path
         assert (await bench.ask("you")).reply.text
 
     with_bench(tmp_path, check, base_url=llm_server.url)
+
+
+def test_a_call_is_not_repeated_when_its_time_is_up(tmp_path: Path, llm_server: LlmServer) -> None:
+    llm_server.fault = lambda body, number: Fault(status=503, headers={"Retry-After": "20"})
+
+    async def check(bench: Bench) -> None:
+        with pytest.raises(ProviderError, match="no answer within 10 s in all; the last failure: the server failed"):
+            await bench.ask("hello")
+        assert len(llm_server.requests) == 1
+
+    with_bench(tmp_path, check, base_url=llm_server.url, total_timeout=10)
+
+
+def test_a_server_that_takes_few_at_a_time_is_kept_full_and_refuses_little(
+    tmp_path: Path, llm_server: LlmServer
+) -> None:
+    llm_server.capacity = 4
+    llm_server.delay = 0.001
+    llm_server.retry_after = ""
+
+    async def check(bench: Bench) -> None:
+        results = await bench.ask_all([f"question {number}" for number in range(1000)])
+        assert all(isinstance(result, CallRecord) for result in results)
+        after_the_storm = llm_server.statuses[300:]
+        assert after_the_storm.count(429) < len(after_the_storm) / 10
+
+    with_bench(tmp_path, check, base_url=llm_server.url, max_concurrency=64, retries=30)
+
+
+def test_requests_a_minute_are_kept_in_the_first_minute_too(tmp_path: Path, llm_server: LlmServer) -> None:
+    async def check(bench: Bench) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await bench.ask_all([f"question {number}" for number in range(30)])
+        assert loop.time() - began >= 20 / 10  # ten at once are a second's worth; the others come one by one
+
+    with_bench(tmp_path, check, base_url=llm_server.url, requests_per_minute=600, max_concurrency=30)
 
 
 class Odd:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bqbuild.llm.limits import Limiter
+from bqbuild.llm.rates import Rates
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -76,33 +77,36 @@ def test_a_cancelled_waiter_loses_no_slot() -> None:
     run(check())
 
 
-def test_the_limit_halves_once_for_a_storm_and_grows_back() -> None:
+def test_the_rates_decide_when_the_next_one_starts() -> None:
     async def check() -> None:
-        limiter = Limiter(64)
-        started = asyncio.get_running_loop().time()
-        await asyncio.sleep(0.001)
-        for _ in range(64):
-            limiter.failed("rate_limit", started)
-        assert limiter.limit == 32
-        for _ in range(32 * 4):
-            limiter.succeeded()
-        assert 34 <= limiter.limit <= 36
-        for _ in range(5000):
-            limiter.succeeded()
-        assert limiter.limit == 64
+        limiter, loop = Limiter(50, Rates(6000, None)), asyncio.get_running_loop()  # 100 at once, then 98 a second
+        began = loop.time()
+        await asyncio.gather(*(limiter.acquire() for _ in range(50)))
+        for _ in range(50):
+            limiter.release()
+        await asyncio.gather(*(limiter.acquire() for _ in range(50)))
+        for _ in range(50):
+            limiter.release()
+        await asyncio.gather(*(limiter.acquire() for _ in range(20)))
+        assert loop.time() - began >= 20 / 100
 
     run(check())
 
 
-def test_the_limit_never_falls_below_one_and_bad_requests_do_not_count() -> None:
+def test_a_provider_that_takes_less_than_the_throttle_is_not_sent_more() -> None:
     async def check() -> None:
-        limiter = Limiter(4)
-        limiter.failed("request", asyncio.get_running_loop().time())
-        assert limiter.limit == 4
-        for _ in range(20):
-            await asyncio.sleep(0.001)
-            limiter.failed("server", asyncio.get_running_loop().time())
-        assert limiter.limit == 1
+        room = 2
+        limiter = Limiter(8, capacity=lambda: room)
+        assert limiter.limit == 2
+        waiting = [asyncio.create_task(limiter.acquire()) for _ in range(6)]
+        await settle()
+        assert (limiter.in_flight, limiter.waiting) == (2, 4)
+        room = 4
+        limiter.release()
+        await settle()
+        assert limiter.in_flight == 4
+        limiter.close()
+        await asyncio.gather(*waiting)
 
     run(check())
 
