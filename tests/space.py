@@ -53,12 +53,12 @@ class Space:
         self.write(path, text.replace(old, new))
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        """The project, opened against the server."""
+    def session(self, **how: Any) -> Iterator[Session]:
+        """The project, opened against the server; `how` is open_session's (`target`, `sample` …)."""
         before = os.environ.get("LLM_URL")
         os.environ["LLM_URL"] = self.server.url
         try:
-            with open_session(self.root) as session:
+            with open_session(self.root, **how) as session:
                 yield session
         finally:
             if before is None:
@@ -66,30 +66,30 @@ class Space:
             else:
                 os.environ["LLM_URL"] = before
 
-    def run(self, *names: str, options: RunOptions | None = None) -> dict[str, NodeResult]:
+    def run(self, *names: str, options: RunOptions | None = None, **how: Any) -> dict[str, NodeResult]:
         """Run the named models, or all; returns the results of models by name."""
         already = len(self.server.requests)
-        with self.session() as session:
+        with self.session(**how) as session:
             chosen: Sequence[NodeName] = [NodeName(name) for name in names] or session.models()
             results = run(session, chosen, options or RunOptions())
         self.sent = len(self.server.requests) - already
         return {str(result.name): result for result in results if result.kind != "source"}
 
-    def plan(self, *names: str, fast: bool = False) -> Plan:
+    def plan(self, *names: str, **how: bool) -> Plan:
         """The plan for the named models, or all."""
         with self.session() as session:
             chosen: Sequence[NodeName] = [NodeName(name) for name in names] or session.models()
-            return plan(session, chosen, fast=fast)
+            return plan(session, chosen, **how)
 
-    def rows(self, sql: str) -> list[dict[str, Any]]:
+    def rows(self, sql: str, **how: Any) -> list[dict[str, Any]]:
         """What a query over the environment's models gives."""
-        with self.session() as session, connect(session) as connection:
+        with self.session(**how) as session, connect(session) as connection:
             found: list[dict[str, Any]] = connection.sql(sql).to_arrow_table().to_pylist()
             return found
 
-    def digests(self) -> dict[str, str]:
+    def digests(self, **how: Any) -> dict[str, str]:
         """The content digest of every table that the environment points to, side tables included."""
-        with self.session() as session:
+        with self.session(**how) as session:
             return {
                 f"{name}__{side}" if side else str(name): digest
                 for name, pointer in session.pointers().items()

@@ -22,6 +22,7 @@ STYLES = {"build": "green", "maybe": "yellow", "cached": "bright_black"}
 @selection_options
 @click.option("--fast", is_flag=True, help="Build nothing to look further: bounds instead of figures.")
 @click.option("--full-refresh", "-f", is_flag=True, help="As `run --full-refresh` would.")
+@click.option("--refresh-calls", is_flag=True, help="As `run --refresh-calls` would: what paying again costs.")
 @click.option("--all", "show_all", is_flag=True, help="Show models that are up to date as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option("--markdown", is_flag=True, help="Print a table for a pull request.")

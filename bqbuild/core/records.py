@@ -191,7 +191,10 @@ class ChatReply:
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """A call as the call log keeps it: the request, the reply, and what it cost (dollars) and took (seconds)."""
+    """A call as the call log keeps it: the request, the reply, and what it cost (dollars) and took (seconds).
+
+    `epoch` is the number of the attempt that asked for it again, 0 where nobody did: the highest one counts.
+    """
 
     key: CallKey
     llm: str
@@ -201,6 +204,7 @@ class CallRecord:
     cost: float = 0.0
     seconds: float = 0.0
     created: float = 0.0
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ class Client:
         pace: Pace | None = None,
         clock: Callable[[], float] = time.time,
         dice: random.Random | None = None,
+        epoch: int = 0,
     ) -> None:
         self._specs = dict(connections)
         self._log = calls
@@ -45,6 +46,7 @@ class Client:
         self._pace = pace or Pace()
         self._clock = clock
         self._dice = dice or random.Random()
+        self._epoch = epoch
         self._identities: dict[str, Mapping[str, Any]] = {}
         self._open: dict[str, Connection] = {}
         self._in_flight: dict[CallKey, asyncio.Future[CallRecord]] = {}
@@ -104,7 +106,15 @@ class Client:
         usage.output_tokens += reply.output_tokens
         usage.cost += cost
         record = CallRecord(
-            key, llm, self.identity(llm), request, reply, cost, round(seconds, 4), round(self._clock(), 3)
+            key,
+            llm,
+            self.identity(llm),
+            request,
+            reply,
+            cost=cost,
+            seconds=round(seconds, 4),
+            created=round(self._clock(), 3),
+            epoch=self._epoch,
         )
         await self._log.append(record)
         return record

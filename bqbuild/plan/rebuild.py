@@ -34,12 +34,14 @@ class Decision:
 @dataclass(frozen=True, slots=True)
 class Known:
     """What is remembered about a node: the trace under its build key, whether the tables of that trace are still
-    there, and the trace that its environment points to. What only explains is looked up when it is asked for: the
-    parts of the recipe now and at that trace, and what became of the rows of an input since."""
+    there, and the trace that its environment points to. `asked_again` says that answers of it were renewed since, or
+    are to be. What only explains is looked up when it is asked for: the parts of the recipe now and at that trace, and
+    what became of the rows of an input since."""
 
     trace: Trace | None = None
     is_whole: bool = False
     before: Trace | None = None
+    asked_again: Reason | None = None
     parts: Callable[[], Parts] = dict
     parts_before: Callable[[], Parts | None] = dict
     rows: Callable[[str], str] = field(default=lambda name: "")
@@ -58,6 +60,8 @@ def decide(
     """Decide about one node. `inputs` is None while parents (named in `unbuilt`) are yet to be built."""
     if is_forced:
         return Decision(BUILD, (Reason("forced", "--full-refresh builds it again"),), key)
+    if known.asked_again is not None:
+        return Decision(BUILD, (known.asked_again,), key)
     if inputs is None:
         return _undecided(node, recipe, known, unbuilt)
     if known.trace is None:

@@ -66,7 +66,7 @@ async def build_chain(ledger: Ledger, chain: list[Node], decision: Decision) -> 
     first = _prepare(ledger, head, _schema(table))
     tables = ledger.session.store.tables
     recorded = await asyncio.to_thread(
-        is_all_recorded, first.program, row_groups(tables.batches(table)), ledger.desk, first.filter
+        is_all_recorded, first.program, row_groups(tables.batches(table)), ledger.desk.of(head.name), first.filter
     )
     links[head.name] = first
     if not recorded:
@@ -123,8 +123,9 @@ def _open(ledger: Ledger, link: _Link, reason: str, rows: int) -> None:
     def progress(stage: Stage) -> None:
         ledger.emit(NodeProgress(node.name, stage.tally.counts(), stage.seen))
 
+    desk = ledger.desk.of(node.name)
     link.stage = Stage(
-        node.name, link.program, ledger.desk, link.writer, limits=limits, where=link.filter, on_progress=progress
+        node.name, link.program, desk, link.writer, limits=limits, where=link.filter, on_progress=progress
     )
     link.stage.tally = ledger.tallies[node.name]
 

@@ -6,16 +6,18 @@ Identical requests in flight are sent once. A budget is reserved before a call i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from bqbuild.config.specs import BudgetSpec, ConnectionSpec
-from bqbuild.core.errors import BuildError
+from bqbuild.core.errors import BuildError, ProviderError
 from bqbuild.core.events import Counts
-from bqbuild.core.records import CallKey, CallRecord, ChatRequest
+from bqbuild.core.records import CallKey, CallRecord, ChatRequest, NodeName
 from bqbuild.llm.client import Client
 from bqbuild.nodes.base import Ask
 from bqbuild.plan.bounds import most_cost
+from bqbuild.run.renewal import Renewal
 from bqbuild.store.base import CallLog
 
 UNLIMITED = 4096
@@ -28,7 +30,11 @@ class BudgetSpent(BuildError):
 
 @dataclass(slots=True)
 class Tally:
-    """What one node has bought, found and missed so far."""
+    """What one node has bought, found and missed so far.
+
+    `kept` counts answers that were to be renewed and are the earlier ones; `is_told` is whether its tables name every
+    call that it used.
+    """
 
     rows: int = 0
     new: int = 0
@@ -41,6 +47,8 @@ class Tally:
     reserved_cost: float = 0.0
     longest_reply: int = 0
     stopped: str = ""
+    kept: int = 0
+    is_told: bool = True
 
     def counts(self) -> Counts:
         """A snapshot for events and results."""
@@ -60,11 +68,27 @@ class Tally:
 class Desk:
     """Answers the asks of every node of a run."""
 
-    def __init__(self, client: Client, log: CallLog, connection: Callable[[str], ConnectionSpec]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        log: CallLog,
+        connection: Callable[[str], ConnectionSpec],
+        renewal: Renewal | None = None,
+    ) -> None:
         self._client = client
         self._log = log
         self._connection = connection
         self._in_flight: dict[CallKey, asyncio.Task[CallRecord]] = {}
+        self._renewal = renewal
+        self._renews_all = False
+
+    def of(self, node: NodeName) -> Desk:
+        """The desk as that node sees it: where its calls are renewed, earlier answers are not there."""
+        if self._renewal is None or node not in self._renewal.nodes:
+            return self
+        desk = copy.copy(self)  # what is in flight is shared
+        desk._renews_all = True
+        return desk
 
     def key(self, ask: Ask) -> CallKey:
         """The key of a call."""
@@ -72,7 +96,18 @@ class Desk:
 
     def look_up(self, keys: Sequence[CallKey]) -> dict[CallKey, CallRecord]:
         """The calls among `keys` that were answered before."""
-        return self._log.find(list(dict.fromkeys(keys)))
+        wanted = list(dict.fromkeys(keys))
+        found = self._log.find(wanted)
+        if self._renewal is None:
+            return found
+        return self._renewal.counted(found, wanted, all_of_them=self._renews_all)
+
+    def count_kept(self, records: Iterable[CallRecord]) -> int:
+        """How many of these answers were to be renewed and were not."""
+        renewal = self._renewal
+        if renewal is None:
+            return 0
+        return sum(renewal.is_old(record, all_of_them=self._renews_all) for record in records)
 
     def send(self, ask: Ask, key: CallKey, tally: Tally, budget: BudgetSpec | None) -> asyncio.Task[CallRecord]:
         """Send a call that the log does not have; one that is under way already is shared.
@@ -83,7 +118,13 @@ class Desk:
         if waiting is not None:
             tally.cached += 1
             return waiting
-        reserved = self._reserve(ask.llm, ask.request, tally, budget)
+        try:
+            reserved = self._reserve(ask.llm, ask.request, tally, budget)
+        except BudgetSpent:
+            earlier = self._earlier(key)
+            if earlier is None:
+                raise
+            return asyncio.ensure_future(_just(earlier))
         task = asyncio.ensure_future(self._buy(ask, key, tally, reserved))
         self._in_flight[key] = task
         task.add_done_callback(lambda _: self._in_flight.pop(key, None))
@@ -92,15 +133,27 @@ class Desk:
     async def _buy(self, ask: Ask, key: CallKey, tally: Tally, reserved: float) -> CallRecord:
         try:
             record = await self._client.call(ask.llm, key, ask.request)
-        except BaseException:
+        except BaseException as error:
             tally.reserved_calls -= 1
             tally.failed += 1
-            raise
+            earlier = self._earlier(key) if isinstance(error, ProviderError) else None
+            if earlier is None:
+                raise
+            return earlier
         finally:
             tally.reserved_cost -= reserved
         tally.reserved_calls -= 1
         tally.bought(record)
         return record
+
+    def _earlier(self, key: CallKey) -> CallRecord | None:
+        """The answer that a call had before, where it was to be renewed: no new one takes nothing away."""
+        if self._renewal is None:
+            return None
+        earlier = self._log.find([key]).get(key)
+        if earlier is not None:
+            self._renewal.given_up.add(key)
+        return earlier
 
     def _reserve(self, llm: str, request: ChatRequest, tally: Tally, budget: BudgetSpec | None) -> float:
         most = most_cost(request, self._connection(llm).price, unlimited=max(UNLIMITED, 2 * tally.longest_reply))
@@ -112,6 +165,10 @@ class Desk:
         tally.reserved_calls += 1
         tally.reserved_cost += most
         return most
+
+
+async def _just(record: CallRecord) -> CallRecord:
+    return record
 
 
 def _spent(tally: Tally, message: str, key: str) -> BudgetSpent:

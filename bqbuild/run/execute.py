@@ -35,6 +35,7 @@ from bqbuild.run.desk import Desk
 from bqbuild.run.facts import connections_of, is_paid
 from bqbuild.run.ledger import Ending, Ledger
 from bqbuild.run.options import RunOptions
+from bqbuild.run.renewal import Renewal, finish_renewal, renewing
 from bqbuild.run.scope import nodes_to_build, stale_parents
 from bqbuild.run.session import Session
 from bqbuild.run.state import State
@@ -57,8 +58,14 @@ class Run:
         self.state = state
         self.names = names
         self.options = options
-        self.client = Client(llms, session.store.calls, warn=lambda message: emit(Warned(message)))
-        desk = Desk(self.client, session.store.calls, lambda name: llms[name])
+        renewal = state.renewal
+        self.client = Client(
+            llms,
+            session.store.calls,
+            warn=lambda message: emit(Warned(message)),
+            epoch=renewal.number if renewal else 0,
+        )
+        desk = Desk(self.client, session.store.calls, lambda name: llms[name], renewal)
         self.ledger = Ledger(session, state, desk, names, emit, is_preparing=not options.publish)
         self.barriers = Barriers(self.ledger, tests_of(session, names) if options.tests else [])
         self.threads = asyncio.Semaphore(options.threads)
@@ -178,19 +185,34 @@ def run(
             listener(event)
 
     began = time.monotonic()
-    state = State(session, pointers=session.pointers())
+    with renewing(session, names, options.retry, is_refresh=options.refresh_calls) as renewal:
+        results = _run(session, names, options, emit, renewal=renewal, command=command)
+        if renewal is not None:
+            finish_renewal(renewal, results)
+    emit(RunFinished(tuple(results), round(time.monotonic() - began, 3)))
+    return results
+
+
+def _run(
+    session: Session,
+    names: Sequence[NodeName],
+    options: RunOptions,
+    emit: Listener,
+    *,
+    renewal: Renewal | None,
+    command: str,
+) -> list[NodeResult]:
+    state = State(session, pointers=session.pointers(), renewal=renewal)
     state.is_forced = frozenset(names) if options.full_refresh else frozenset()
     chosen = nodes_to_build(session, state, names)
     for name in stale_parents(session, state, chosen):
         emit(Warned(f"`{name}` is read as it was built, though its declaration has changed since; select it too", name))
     emit(RunStarted(tuple((name, session.node(name).kind) for name in chosen)))
     try:
-        results = _drive(_execute(session, state, chosen, options, emit))
+        return _drive(_execute(session, state, chosen, options, emit))
     finally:
         if options.publish and state.moved:
             _publish(session, state, command)
-    emit(RunFinished(tuple(results), round(time.monotonic() - began, 3)))
-    return results
 
 
 def _publish(session: Session, state: State, command: str) -> None:

@@ -86,6 +86,7 @@ class Ledger:
         recipe = self.session.recipe(node.name)
         tally = self.tallies[node.name]
         stats = {"rows": output.tables[""].rows, "missing": missing, "calls": tally.new, "cost": tally.cost}
+        stats |= self.state.freshness.stats(node, tally.kept + missing, is_told=tally.is_told)
         if self._is_preparing:
             stats[PREPARED] = True
         trace = Trace(
@@ -116,5 +117,9 @@ class Ledger:
             stopped = self.tallies[node.name].stopped
             why = f": {stopped}" if stopped else "; `bqbuild run` asks again"
             self.finish(node, "partial", f"{missing} {rows} no answer{why}", output)
+        elif kept := self.tallies[node.name].kept:
+            answers = "answer is the earlier one" if kept == 1 else "answers are the earlier ones"
+            why = self.tallies[node.name].stopped or "no new one came; the same command asks again"
+            self.finish(node, "partial", f"{kept} {answers}: {why}", output)
         else:
             self.finish(node, "success", reason, output)

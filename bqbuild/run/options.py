@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+from bqbuild.core.records import CallKey
+
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """`full_refresh` builds selected nodes again (calls are still looked up); `tests` makes a run a `build`;
-    `free_only` stops before the first node that calls an LLM or trains; `publish` moves the environment's pointers."""
+    """`full_refresh` builds selected nodes again (calls are still looked up); `refresh_calls` asks for all their
+    answers again, `retry` for the answers to these calls; `tests` makes a run a `build`; `free_only` stops before the
+    first node that calls an LLM or trains; `publish` moves the environment's pointers."""
 
     full_refresh: bool = False
+    refresh_calls: bool = False
+    retry: frozenset[CallKey] = frozenset()
     tests: bool = False
     free_only: bool = False
     publish: bool = True

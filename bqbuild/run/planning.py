@@ -33,6 +33,7 @@ from bqbuild.run.forecast import (
 )
 from bqbuild.run.judging import replay_judges
 from bqbuild.run.options import RunOptions
+from bqbuild.run.renewal import Renewal, planned_refresh
 from bqbuild.run.replay import replay
 from bqbuild.run.rows import RowFilter, row_groups
 from bqbuild.run.scope import nodes_to_build
@@ -54,11 +55,19 @@ class _Walk:
     asked: set[CallKey] = field(default_factory=set)
 
 
-def plan(session: Session, names: Sequence[NodeName], *, fast: bool = False, full_refresh: bool = False) -> Plan:
+def plan(
+    session: Session,
+    names: Sequence[NodeName],
+    *,
+    fast: bool = False,
+    full_refresh: bool = False,
+    refresh_calls: bool = False,
+) -> Plan:
     """What `run` would do with `names`. With `fast` nothing is built, and figures are bounds."""
     if not fast:
         build_free_nodes(session, names)
-    return asyncio.run(_plan(session, names, full_refresh))
+    renewal = planned_refresh(session, names) if refresh_calls else None
+    return asyncio.run(_plan(session, names, renewal, full_refresh=full_refresh))
 
 
 def build_free_nodes(session: Session, names: Sequence[NodeName]) -> None:
@@ -69,12 +78,12 @@ def build_free_nodes(session: Session, names: Sequence[NodeName]) -> None:
         raise BuildError(failed[0].reason)
 
 
-async def _plan(session: Session, names: Sequence[NodeName], full_refresh: bool) -> Plan:
-    state = State(session, pointers=session.pointers())
+async def _plan(session: Session, names: Sequence[NodeName], renewal: Renewal | None, *, full_refresh: bool) -> Plan:
+    state = State(session, pointers=session.pointers(), renewal=renewal)
     state.is_forced = frozenset(names) if full_refresh else frozenset()
     llms = session.project.target.llms
     client = Client(llms, session.store.calls, warn=lambda message: None)
-    walk = _Walk(session, state, Desk(client, session.store.calls, lambda name: llms[name]))
+    walk = _Walk(session, state, Desk(client, session.store.calls, lambda name: llms[name], renewal))
     steps = []
     try:
         for name in nodes_to_build(session, state, names):
@@ -89,10 +98,11 @@ async def _plan(session: Session, names: Sequence[NodeName], full_refresh: bool)
 def _step(walk: _Walk, node: Node) -> Step:
     unbuilt = [name for name in walk.session.dag.parents[node.name] if not walk.is_current.get(name, True)]
     decision, _ = walk.state.decide(node, unbuilt=unbuilt)
+    is_repeated = decision.reasons[0].code == "forced" and _gives_the_same(walk, node, unbuilt)
     reasons = (*decision.reasons, *_advice(walk, node, decision))
     output = walk.state.outputs.get(node.name)
     is_current = decision.trace is not None and output is not None
-    walk.is_current[node.name] = is_current
+    walk.is_current[node.name] = is_current or is_repeated
     if is_current and output is not None:
         expected = Expected(rows=Amount(output.tables[""].rows), widths=_measured(walk, output.tables[""]))
     else:
@@ -110,6 +120,12 @@ def _step(walk: _Walk, node: Node) -> Step:
         output_tokens=expected.output_tokens,
         cost=expected.cost,
     )
+
+
+def _gives_the_same(walk: _Walk, node: Node, unbuilt: Sequence[NodeName]) -> bool:
+    """Whether a node that is built again for no other reason than that makes the tables that it has."""
+    decision, _ = walk.state.decide(node, unbuilt=unbuilt, forces=False)
+    return decision.action == CACHED and not getattr(node.spec, "volatile", False)
 
 
 def _advice(walk: _Walk, node: Node, decision: Decision) -> Iterator[Reason]:
@@ -155,7 +171,7 @@ def _exact(walk: _Walk, node: Node) -> Expected:
         where = RowFilter(RowPredicate(node.spec.where, node.places.get("where", node.where)), schema)
     groups = row_groups(walk.session.store.tables.batches(table))
     expected = forecast_rows(
-        node, walk.session.project, replay(program, groups, walk.desk, where=where, elsewhere=walk.asked)
+        node, walk.session.project, replay(program, groups, walk.desk.of(node.name), where=where, elsewhere=walk.asked)
     )
     expected.widths = dict(_measured(walk, table)) | _made_widths(walk, node)
     return expected
@@ -164,7 +180,7 @@ def _exact(walk: _Walk, node: Node) -> Expected:
 def _exact_filter(walk: _Walk, node: Node, widths: Widths) -> Expected:
     """The filter's input is built: apply its rules as far as its judges' verdicts are recorded."""
     parents = walk.state.parents(node) or {}
-    known, later, passing = replay_judges(walk.session, node, parents, walk.desk, walk.asked)
+    known, later, passing = replay_judges(walk.session, node, parents, walk.desk.of(node.name), walk.asked)
     project = walk.session.project
     most = Amount(parents[node.spec.from_].rows, True)
     asked = [forecast_judge(judge, project, found) for judge, found in known]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -55,6 +55,7 @@ class _Open:
     order: bytes
     asks: Sequence[Ask] = ()
     keys: list[CallKey] = field(default_factory=list)
+    used: list[CallKey] = field(default_factory=list)
     has_slot: bool = False
 
 
@@ -132,8 +133,13 @@ class Stage:
                     waiting.append(opened)
         return waiting
 
-    def _advance(self, opened: _Open, answers: list[Answer] | None) -> bool:
+    def _advance(self, opened: _Open, records: Mapping[CallKey, CallRecord] | None) -> bool:
         """Run a task to its next asks; False when it has finished and is on its way out."""
+        answers: list[Answer] | None = None
+        if records is not None:
+            answers = reply_to(opened.keys, records)
+            opened.used += opened.keys
+            self.tally.kept += self._desk.count_kept(records[key] for key in opened.keys)
         try:
             opened.asks = next(opened.task.steps) if answers is None else opened.task.steps.send(answers)
         except StopIteration as stop:
@@ -153,7 +159,7 @@ class Stage:
                     left.append(opened)
                     continue
                 self.tally.cached += len(opened.keys)
-                if self._advance(opened, reply_to(opened.keys, found)):
+                if self._advance(opened, found):
                     again.append(opened)
             waiting = again
         return left
@@ -164,7 +170,7 @@ class Stage:
             is_going = True
             while is_going:
                 records = await self._ask(opened)
-                is_going = self._advance(opened, reply_to(opened.keys, records))
+                is_going = self._advance(opened, records)
         except (ProviderError, BudgetSpent) as error:
             self._lose(opened, error)
         except BqError as error:
@@ -241,6 +247,7 @@ class Stage:
             for number, row in enumerate(made.rows):
                 row[ORDER] = opened.order + struct.pack(">I", number)
                 rows.append(row)
+            self.tally.is_told &= _tells(made, opened.used)
             self._record(made)
         rows = self.program.settle(rows)
         batch, rows = self._batch(rows)
@@ -287,3 +294,12 @@ class Stage:
                     hint="look at the replies, then mend the prompt or raise `max_error_rate`; all answers are kept",
                 )
             )
+
+
+def _tells(made: Made, used: Sequence[CallKey]) -> bool:
+    """Whether rows and errors name every call that a task used; a reply of no items, say, leaves none behind."""
+    if len(made.rows) == 1 and made.rows[0][CALLS] == used:
+        return True
+    named = {key for row in made.rows for key in row[CALLS] or ()}
+    named.update(key for error in (*made.errors, *made.notes) for key in error.calls)
+    return named.issuperset(used)

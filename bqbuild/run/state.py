@@ -10,7 +10,9 @@ from bqbuild.core.hashing import Digest
 from bqbuild.core.records import Node, NodeName, ReadInput, Table, Trace
 from bqbuild.graph.recipe import build_key
 from bqbuild.plan.rebuild import Decision, Known, decide
+from bqbuild.run.freshness import Freshness
 from bqbuild.run.inputs import read_inputs
+from bqbuild.run.renewal import Renewal
 from bqbuild.run.session import Session
 from bqbuild.store.base import Pointer
 
@@ -39,6 +41,11 @@ class State:
     lock: threading.Lock = field(default_factory=threading.Lock)
     explain_rows: Callable[[Node, str, Trace], str] = field(default=lambda node, name, before: "")
     """What became of the rows of an input since a trace; a plan has the time to look."""
+    freshness: Freshness = field(init=False)
+    renewal: Renewal | None = None
+
+    def __post_init__(self) -> None:
+        self.freshness = Freshness(self.session.store, self.renewal)
 
     def parents(self, node: Node) -> dict[str, Table] | None:
         """The tables that `node` reads, by `str(ref)`, or None while one of them is not built."""
@@ -68,22 +75,27 @@ class State:
             tables[side] = table
         return Output(pointer.trace, tables)
 
-    def decide(self, node: Node, *, unbuilt: Sequence[NodeName] = ()) -> tuple[Decision, dict[str, ReadInput] | None]:
-        """Whether the node must be built, and what it would read. Reuses its tables where it need not."""
+    def decide(
+        self, node: Node, *, unbuilt: Sequence[NodeName] = (), forces: bool = True
+    ) -> tuple[Decision, dict[str, ReadInput] | None]:
+        """Whether the node must be built, and what it would read. Reuses its tables where it need not. Without
+        `forces`, what it would be were it not forced."""
+        is_forced = forces and node.name in self.is_forced
         recipe = self.session.recipe(node.name)
         before = self._before(node)
         parents = None if unbuilt else self.parents(node)
         if parents is None:
             waiting = unbuilt or [ref.node for ref in node.refs if self.output(ref.node) is None]
-            known = self._explained(node, Known(before=before))
-            return decide(node, recipe, None, known, unbuilt=waiting, is_forced=node.name in self.is_forced), None
+            known = self._explained(node, Known(before=before, asked_again=self.freshness.to_renew(node, None)))
+            return decide(node, recipe, None, known, unbuilt=waiting, is_forced=is_forced), None
         inputs = read_inputs(node, self.session.project, self.session.store.tables, parents)
         key = build_key(recipe, inputs)
         trace = self.session.store.traces.find([key]).get(key)
         output = self.find(Pointer(key, trace.outputs)) if trace is not None else None
         is_whole = output is not None and self._has_folders(node, output)
-        known = self._explained(node, Known(trace, is_whole, before))
-        decision = decide(node, recipe, inputs, known, key=key, is_forced=node.name in self.is_forced)
+        asked_again = self.freshness.to_renew(node, trace) or self.freshness.renewed(trace)
+        known = self._explained(node, Known(trace, is_whole, before, asked_again))
+        decision = decide(node, recipe, inputs, known, key=key, is_forced=is_forced)
         if decision.trace is not None and output is not None:
             self.settle(node.name, output)
         return decision, inputs

@@ -90,7 +90,7 @@ async def _judge(ledger: Ledger, node: Node, program: RowProgram, batches: Itera
     def progress(stage: Stage) -> None:
         ledger.emit(NodeProgress(node.name, stage.tally.counts(), stage.seen))
 
-    stage = Stage(node.name, program, ledger.desk, sink, limits=limits, on_progress=progress)
+    stage = Stage(node.name, program, ledger.desk.of(node.name), sink, limits=limits, on_progress=progress)
     stage.tally = ledger.tallies[node.name]
     for group in row_groups(batches):
         await stage.feed(group)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bqbuild.core.errors import StoreError
 from bqbuild.core.hashing import Digest
@@ -104,6 +104,47 @@ class Pointer:
     tables: Mapping[str, Digest]
 
 
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """Calls that were asked for again. Where a file is damaged it is not certain that these are all."""
+
+    keys: frozenset[CallKey]
+    is_certain: bool = True
+
+
+class Attempt(Protocol):
+    """One attempt at asking for answers again. Answers bought at attempt `since` or later count as renewed."""
+
+    number: int
+    since: int
+
+    def note(self, keys: Iterable[CallKey], *, durably: bool = True) -> None:
+        """Write down calls that are about to be replaced, before they are sent. Raises StoreError."""
+
+    def finish(self) -> None:
+        """All that was to be asked for again was; without this, the same work goes on from here."""
+
+
+class Epochs(Protocol):
+    """The times that answers were asked for again, numbered from 1."""
+
+    def latest(self) -> int:
+        """The number of the last attempt, 0 where there was none."""
+
+    def settled(self) -> int:
+        """The number up to which every attempt has ended, so that nothing more is replaced by it."""
+
+    def replaced(self, after: int) -> Replaced:
+        """The calls that attempts after that number have replaced, or may have."""
+
+    def pending(self, work: Mapping[str, Any]) -> int | None:
+        """The number of the first attempt at this work where it is begun and not finished."""
+
+    def begin(self, work: Mapping[str, Any], keys: Iterable[CallKey] = ()) -> AbstractContextManager[Attempt]:
+        """One more attempt at `work`, which replaces `keys` and whatever is noted. Raises StoreError where another
+        process is at such work in this store."""
+
+
 class Environments(Protocol):
     """Named sets of pointers."""
 
@@ -166,6 +207,7 @@ class Store(Protocol):
     traces: Traces
     definitions: Definitions
     calls: CallLog
+    epochs: Epochs
     environments: Environments
     runs: Runs
     leases: Leases

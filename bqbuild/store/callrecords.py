@@ -11,7 +11,7 @@ from bqbuild.core.records import CallKey, CallRecord, ChatReply, ChatRequest, Co
 def record_to_json(record: CallRecord) -> dict[str, Any]:
     """A record as a JSON object; every distinction that a call key makes is kept."""
     request, reply = record.request, record.reply
-    return {
+    body = {
         "key": record.key,
         "llm": record.llm,
         "identity": dict(record.identity),
@@ -30,6 +30,7 @@ def record_to_json(record: CallRecord) -> dict[str, Any]:
         "seconds": record.seconds,
         "created": record.created,
     }
+    return body | {"epoch": record.epoch} if record.epoch else body
 
 
 def record_from_json(body: Mapping[str, Any]) -> CallRecord:
@@ -58,6 +59,7 @@ def record_from_json(body: Mapping[str, Any]) -> CallRecord:
         cost=body["cost"],
         seconds=body["seconds"],
         created=body["created"],
+        epoch=body.get("epoch", 0),
     )
 
 

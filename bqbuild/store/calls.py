@@ -184,6 +184,7 @@ def _keep_latest(found: dict[str, dict[str, Any]], body: dict[str, Any]) -> None
         found[body["key"]] = body
 
 
-def _rank(body: dict[str, Any]) -> tuple[float, str]:
-    """Later answers win; two of one moment are told apart by what they say, so that every reader picks the same."""
-    return body["created"], body["text"]
+def _rank(body: dict[str, Any]) -> tuple[int, float, str]:
+    """Later answers win, by epoch and then by time (clocks differ); two of one moment are told apart by what they say,
+    so that every reader picks the same."""
+    return body.get("epoch", 0), body["created"], body["text"]

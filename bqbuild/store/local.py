@@ -5,7 +5,8 @@
 <store>/v1/folders/ab/<digest>/       checkpoints: files/ and folder.json
 <store>/v1/traces/ab/<key>.json
 <store>/v1/definitions/ab/<recipe>.json
-<store>/v1/calls/                     journals of running processes, segments/ of finished ones
+<store>/v1/calls/                     journals of running processes, segments/ of finished ones; epochs/: what was asked
+                                      for again
 <store>/v1/environments/<project>/<environment>.json
 <store>/v1/runs/<project>/<environment>/<time>-<id>.json
 <store>/v1/leases/                    lock files
@@ -25,6 +26,7 @@ from bqbuild.store.content import ContentFolders, remove_tree
 from bqbuild.store.definitions import LocalDefinitions
 from bqbuild.store.disk import disk_errors, make_folder, try_lock
 from bqbuild.store.environments import LocalEnvironments
+from bqbuild.store.epochs import LocalEpochs
 from bqbuild.store.folders import LocalFolders
 from bqbuild.store.leases import LocalLeases
 from bqbuild.store.marker import check_marker
@@ -59,6 +61,7 @@ class LocalStore:
         self.traces = LocalTraces(root / "traces", scratch=work, locks=locks)
         self.definitions = LocalDefinitions(root / "definitions", scratch=work)
         self._calls = root / "calls"
+        self.epochs = LocalEpochs(root / "calls" / "epochs", scratch=work, locks=locks)
         self.environments = LocalEnvironments(root / "environments", scratch=work, locks=locks)
         self.runs = LocalRuns(root / "runs", scratch=work)
         self.leases = LocalLeases(locks)

@@ -10,12 +10,12 @@ from tests.space import Space
 MODELS = "models/models.yml"
 
 
-def clean_build(space: Space, root: Path) -> Space:
-    """The project as it is now, built from nothing but its call log."""
+def clean_build(space: Space, root: Path, *names: str) -> Space:
+    """The project as it is now (or these models of it), built from nothing but its call log."""
     shutil.copytree(space.root, root, ignore=shutil.ignore_patterns(".bqbuild"))
     shutil.copytree(space.root / ".bqbuild" / "v1" / "calls", root / ".bqbuild" / "v1" / "calls")
     clean = Space(root, space.server)
-    clean.run()
+    clean.run(*names)
     assert clean.sent == 0
     return clean
 
