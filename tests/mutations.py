@@ -107,7 +107,8 @@ DEFINITION: Mapping[str, Edit] = {
     "var": _text("project/bqbuild.yml", "tone: plain", "tone: friendly", "questions"),
     "judge": _text("prompts/judge.md", "sound", "sound and complete", "kept"),
     "filter rule": _text(MODELS, "words > 0", "words > 6", "kept"),
-    "text of the mix": _text(MODELS, "Q: {{", "Question: {{", "blend"),
+    "text of the mix": _text(MODELS, " A: {{", " Answer: {{", "blend"),
+    "var of the mix": _text("project/bqbuild.yml", "label: Q", "label: Question", "blend"),
 }
 
 NOTHING = Edit(lambda space: None)

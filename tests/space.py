@@ -36,6 +36,12 @@ class Space:
         shutil.copytree(PROJECTS / name, root)
         return cls(root, server)
 
+    @classmethod
+    def copy_of(cls, space: Space, root: Path) -> Space:
+        """A copy of a project that is there already, with its store."""
+        shutil.copytree(space.root, root)
+        return cls(root, space.server)
+
     def write(self, path: str, text: str) -> None:
         """Write a file of the project."""
         target = self.root / path

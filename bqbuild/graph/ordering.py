@@ -1,4 +1,7 @@
-"""An ORDER BY in YAML (`keep`): that it orders the rows by themselves and by nothing else. Pure."""
+"""An ORDER BY in YAML (`keep`): that it orders the rows by themselves and by nothing else, and its form that counts.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from bqbuild.core.errors import ProjectError, Where
+from bqbuild.graph.sql.identity import readable_identity
 from bqbuild.graph.sql.safety import check_expression
 
 
-def check_order(text: str, where: Where | None = None) -> None:
-    """Raises ProjectError for what is no list of ORDER BY expressions over one row, and for clocks and chance."""
+def check_order(text: str, where: Where | None = None) -> str:
+    """The normal form of an ORDER BY over one row. Raises ProjectError for what is none, and for clocks and chance."""
     try:
         tree = sqlglot.parse_one(f"SELECT 1 ORDER BY {text}", read="duckdb")
     except SqlglotError as error:
@@ -21,3 +25,4 @@ def check_order(text: str, where: Where | None = None) -> None:
     if not isinstance(tree, exp.Select) or given != {"expressions", "order"} or tree.find(exp.Subquery):
         raise ProjectError(f"`{text}` is not an ORDER BY", where=where, hint="write columns, like `score DESC, id`")
     check_expression(tree.args["order"], where)
+    return readable_identity(tree.args["order"]).removeprefix("ORDER BY ")

@@ -12,6 +12,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from bqbuild.core.errors import ProjectError, Where
+from bqbuild.graph.sql.identity import readable_identity
 from bqbuild.graph.sql.safety import check_expression
 
 
@@ -43,7 +44,7 @@ def parse_predicate(text: str, where: Where | None = None, *, volatile: bool = F
     check_expression(condition, where, volatile=volatile)
     # `meta.lang` is a field of the column `meta`: a predicate has no tables to qualify with
     columns = frozenset(column.parts[0].name for column in condition.find_all(exp.Column))
-    return Predicate(columns, condition.this.sql(dialect="duckdb", comments=False, normalize_functions="lower"))
+    return Predicate(columns, readable_identity(condition).removeprefix("WHERE "))
 
 
 def _given(tree: exp.Expression) -> list[str]:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bqbuild.config.project import Project
-from bqbuild.config.specs import LlmSpec, OutputSpec, Spec
+from bqbuild.config.specs import BenchmarkSpec, LlmSpec, OutputSpec, Spec
 from bqbuild.core.errors import Where
 from bqbuild.core.hashing import Digest, digest
 from bqbuild.core.records import Node, NodeName, ReadInput, Recipe
+from bqbuild.graph.ordering import check_order
 from bqbuild.graph.predicates import parse_predicate
 from bqbuild.graph.sql import analyse_node
 
@@ -190,6 +191,8 @@ def _filter(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
         place = node.places.get(f"rules.{number}", node.where)
         if rule.sql:
             declared["sql"] = parse_predicate(rule.sql, place).identity
+        if rule.dedup and rule.dedup.keep:
+            declared["dedup"]["keep"] = check_order(rule.dedup.keep, place)
         if rule.judge:
             judge = rule.judge
             asked = _asked(project, facts, judge.prompt, judge.llm, judge.params)
@@ -206,7 +209,10 @@ def _filter(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
 def _mix(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
     values: dict[str, Any] = {"inputs": [entry.model_dump(mode="json") for entry in node.spec.from_]}
     if node.spec.text:
-        values["text"] = project.row_template(node.spec.text, node.places.get("text", node.where)).identity
+        template = project.row_template(node.spec.text, node.places.get("text", node.where))
+        values["text"] = template.identity
+        if template.variables:
+            values["variables"] = {name: project.variables.get(name) for name in sorted(template.variables)}
     if node.spec.tokens:
         values["tokenizer"] = facts.weights[node.spec.tokenizer]
     return values
@@ -218,13 +224,20 @@ def _train(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
 
 
 def _evaluate(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
-    values: dict[str, Any] = {"benchmarks": [entry.model_dump(mode="json") for entry in node.spec.from_]}
+    values: dict[str, Any] = {"benchmarks": [_benchmark(node, entry) for entry in node.spec.from_]}
     values |= {f"weights:{name}": facts.weights[name] for name in node.spec.models.values() if name in facts.weights}
     if node.spec.prompt:
         template = project.prompts[node.spec.prompt]
         values[f"prompt:{node.spec.prompt}"] = template.identity
         values["variables"] = {name: project.variables.get(name) for name in sorted(template.variables)}
     return values
+
+
+def _benchmark(node: Node, entry: BenchmarkSpec) -> dict[str, Any]:
+    given = entry.model_dump(mode="json")
+    if entry.where:
+        given["where"] = parse_predicate(entry.where, node.where).identity
+    return given
 
 
 _KINDS: dict[str, Callable[[Node, Project, Facts], dict[str, Any]]] = {

@@ -139,7 +139,8 @@ def _tagged(text: str, output: OutputSpec) -> dict[str, list[str]]:
     """What stands in each tag, in one pass; a last tag that a stop sequence left open ends with the text."""
     names = {name.casefold(): name for name in output.columns}
     pattern = re.compile(rf"<(/?)({'|'.join(map(re.escape, output.columns))})\s*>", re.IGNORECASE)
-    found: dict[str, list[str]] = {name: [] for name in output.columns}
+    # sorted, as the first one that is missing is named in the re-ask, which is a call: the order of keys is form
+    found: dict[str, list[str]] = {name: [] for name in sorted(output.columns)}
     open_name, begin = "", 0
     for match in pattern.finditer(text):
         name = names.get(match[2].casefold(), "")
@@ -223,9 +224,10 @@ def _item(value: Any, output: OutputSpec, number: int = 0) -> dict[str, Any]:
             raise Unusable("unparsable", f"{prefix}no JSON object")
         value = {next(iter(output.columns)): value}
     try:
+        # sorted for the same reason as tags are
         return {
             name: column_value(name, column, restore_latex(_pick(value, name)))
-            for name, column in output.columns.items()
+            for name, column in sorted(output.columns.items())
         }
     except Unusable as problem:
         raise Unusable(problem.reason, prefix + problem.message) from None

@@ -108,7 +108,7 @@ class SynthesizeProgram:
 
 def _label(cell: Cell, sample: int, samples: int) -> str:
     """How the errors table names a cell: `grade=primary`, `grade=primary #2`."""
-    parts = [f"{key}={value}" for key, value in cell.items()]
+    parts = [f"{key}={value}" for key, value in sorted(cell.items())]
     if samples > 1:
         parts.append(f"#{sample}")
     return " ".join(parts)

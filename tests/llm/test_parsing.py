@@ -133,7 +133,7 @@ def test_the_last_of_repeated_tags_counts() -> None:
 def test_tags_explode_in_pairs() -> None:
     text = "<question>q</question><answer>a</answer><question>r</question><answer>b</answer>"
     assert items(text, MANY_TAGS) == [qa("q", "a"), qa("r", "b")]
-    assert "differ in number: 2 question, 1 answer" in problem(text[:-18], MANY_TAGS).message
+    assert "differ in number: 1 answer, 2 question" in problem(text[:-18], MANY_TAGS).message
 
 
 def test_a_tag_inside_another_is_text() -> None:

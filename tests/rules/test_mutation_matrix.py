@@ -30,8 +30,8 @@ def clean(tmp_path: Path) -> Iterator[Space]:
         yield Space(tmp_path / "clean", server)
 
 
-HALF = len(DEFINITION) // 2
-PAIRS = list(zip(list(DEFINITION)[:HALF], list(DEFINITION)[HALF:], cycle(DATA), strict=False))
+HALF = (len(DEFINITION) + 1) // 2
+PAIRS = list(zip(list(DEFINITION)[:HALF], [*list(DEFINITION)[HALF:], *DEFINITION], cycle(DATA), strict=False))
 
 
 @pytest.mark.parametrize(("one", "other", "data"), PAIRS)

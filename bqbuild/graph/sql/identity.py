@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import re
+
 from sqlglot import exp
 from sqlglot.dialects.duckdb import DuckDB
+
+from bqbuild.graph.sql.functions import WITHOUT_PARENTHESES
 
 
 def sql_identity(tree: exp.Expr) -> str:
     """Canonical SQL text of a query: comments, spacing, case of keywords and functions, quotes around names, needless
     parentheses and the order of operands of AND and OR don't show in it."""
+    return _text(_normal(tree))
+
+
+def readable_identity(tree: exp.Expr) -> str:
+    """The same for a part of a query that is shown to people: names are in quotes only where they need them."""
+    normal = _normal(tree)
+    for name in normal.find_all(exp.Identifier):
+        name.set("quoted", not _is_plain(name.name))
+    return DuckDB().generate(normal, copy=False, comments=False, normalize_functions="lower", pretty=False)
+
+
+def _normal(tree: exp.Expr) -> exp.Expr:
     normal = tree.copy()
     for paren in list(normal.find_all(exp.Paren)):
         if _is_needless(paren):
@@ -21,7 +37,13 @@ def sql_identity(tree: exp.Expr) -> str:
     for chain in list(normal.find_all(exp.And, exp.Or)):
         if type(chain.parent) is not type(chain):
             _sort_operands(chain)
-    return _text(normal)
+    return normal
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name means the same without quotes, as far as this release of DuckDB's grammar is known."""
+    is_word = name.upper() in DuckDB.Tokenizer.KEYWORDS or name.lower() in WITHOUT_PARENTHESES
+    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None and not is_word
 
 
 def _text(tree: exp.Expr) -> str:
