@@ -108,7 +108,8 @@ class SqlSpec(CommonSpec):
 class PythonSpec(CommonSpec):
     """A function over Arrow data. `function` is `file:name`, the file relative to `models/`, with or without `.py`.
 
-    `mode: batch` maps a `pyarrow.RecordBatch` to one; `mode: table` maps one `pyarrow.Table` an input to a table.
+    `mode: batch` maps a `pyarrow.RecordBatch` to one; `mode: table` maps one `pyarrow.Table` an input, its rows in the
+    order of `_bq_id`, to a table.
     """
 
     kind: Literal["python"]

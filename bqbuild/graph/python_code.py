@@ -8,6 +8,7 @@ Where code looks names up by itself (`globals()`, `eval`, `importlib` …) every
 from __future__ import annotations
 
 import ast
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -20,6 +21,9 @@ Files = Mapping[str, str]
 _LOOKS_UP_NAMES = frozenset({"globals", "eval", "exec", "vars", "__import__", "importlib", "runpy"})
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _NO_MEANING = frozenset({"type_comment", "kind", "ctx"})
+
+_PARSING = threading.Lock()
+"""Python 3.11 makes syntax trees for one thread at a time only: with two it raises SystemError (CPython 106905)."""
 
 
 def code_identity(files: Files, path: str, function: str, where: Where | None = None) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def code_texts(files: Files, reached: Mapping[str, Mapping[str, Any]]) -> dict[s
     """The line and the text of everything that `code_identity` found to be reached, by `file:name`."""
     found = {}
     for path, names in reached.items():
-        module = _Module(ast.parse(files[path], filename=path))
+        module = _Module(_parsed(files[path], path))
         for name in names:
             statements = module.bindings.get(name, []) if name else module.effects
             texts = [ast.get_source_segment(files[path], each) or "" for each in statements]
@@ -82,6 +86,11 @@ def resolve_import(files: Files, path: str, module: str, level: int) -> str | No
     return None
 
 
+def _parsed(text: str, path: str) -> ast.Module:
+    with _PARSING:
+        return ast.parse(text, filename=path)
+
+
 class _Module:
     """One parsed file: which statements bind which names, and which are carried out whatever is imported."""
 
@@ -109,7 +118,7 @@ class _Walk:
     def module(self, path: str) -> _Module:
         if path not in self._modules:
             try:
-                tree = ast.parse(self._files[path], filename=path)
+                tree = _parsed(self._files[path], path)
             except (SyntaxError, ValueError) as error:
                 line = getattr(error, "lineno", 0) or 0
                 place = Where(f"models/{path}", line, getattr(error, "offset", 0) or 0)

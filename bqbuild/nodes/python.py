@@ -1,7 +1,8 @@
 """The `python` kind: a function of the user's over Arrow data.
 
-`mode: batch` calls it with record batches of one input, `mode: table` once with a whole table an input. What it gets
-has the user's columns and `_bq_id`; where it gives `_bq_id` back, rows keep their ids, and with them their seeds.
+`mode: batch` calls it with record batches of one input, `mode: table` once with a whole table an input, its rows in the
+order of `_bq_id`. What it gets has the user's columns and `_bq_id`; where it gives `_bq_id` back, rows keep their ids,
+and with them their seeds.
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ def _build_table(node: Node, call: _Call, tables: Sequence[Table], ctx: BuildCon
     given, roots = [], dict[str, list[str]]()
     for table in tables:
         parts = list(_input_batches(node, table, ctx))
-        given.append(pa.Table.from_batches([batch for batch, _ in parts]))
+        # in an order of its own: rows lie in that of whoever wrote the table first, which no table may depend on
+        given.append(pa.Table.from_batches([batch for batch, _ in parts]).sort_by(ID))
         for _, known in parts:
             roots.update(known)
     result = call(*given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +29,7 @@ class Session:
         self.columns = columns
         self._store: Store | None = None
         self._facts: Facts | None = None
+        self._gathering = threading.Lock()
         self._recipes: dict[NodeName, Recipe] = {}
 
     def __enter__(self) -> Session:
@@ -71,9 +73,10 @@ class Session:
         return parts_of(node, self.project, facts, code_texts_of(self.project, node, facts))
 
     def _known_facts(self) -> Facts:
-        if self._facts is None:
-            self._facts = gather_facts(self.project, self.project.nodes.values())
-        return self._facts
+        with self._gathering:  # nodes are decided on in threads
+            if self._facts is None:
+                self._facts = gather_facts(self.project, self.project.nodes.values())
+            return self._facts
 
     def pointers(self) -> dict[NodeName, Pointer]:
         """Where the environment's names point now."""

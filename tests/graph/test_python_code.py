@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -163,3 +166,26 @@ def test_imports_look_beside_the_file_and_then_below_models() -> None:
     assert resolve_import(files, "sub/x.py", "a", 2) == "a.py"
     assert resolve_import(files, "sub/x.py", "pack", 1) == "sub/pack/__init__.py"
     assert resolve_import(files, "x.py", "json", 0) is None
+
+
+def test_threads_may_ask_at_once() -> None:
+    """Python's own parser must not be used by two threads at a time (CPython issue 106905)."""
+    deep = "x = " + "(" * 40 + "1" + " + 1)" * 40
+    files = {"main.py": "\n".join([deep] * 10) + "\n\n\ndef score(batch):\n    return x\n"}
+    before = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(1e-6)
+    # another thread gets in where a collection inside the parser runs Python code, a weak reference's say
+    gc.set_threshold(50)
+    gc.callbacks.append(look_on)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: digest(code_identity(files, "main.py", "score")), range(24)))
+    finally:
+        sys.setswitchinterval(before[0])
+        gc.set_threshold(*before[1])
+        gc.callbacks.remove(look_on)
+    assert len(set(found)) == 1
+
+
+def look_on(phase: str, about: dict[str, int]) -> None:
+    """Does nothing, in Python."""
