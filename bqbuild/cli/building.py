@@ -16,13 +16,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def build_options(function: F) -> F:
-    """The flags of commands that build."""
+    """The flags of commands that build what is selected."""
+    refresh = click.option("--refresh-calls", is_flag=True, help="Pay again for every call of the selected models.")
+    full = click.option("--full-refresh", "-f", is_flag=True, help="Build again; recorded calls are still used.")
+    return running_options(refresh(full(function)))
+
+
+def running_options(function: F) -> F:
+    """The flags of all commands that run models."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print run_results.json to stdout."),
         click.option("--threads", type=click.IntRange(1), help="How many free nodes are built at once."),
         click.option("--fail-fast", "-x", is_flag=True, help="Stop at the first failure."),
-        click.option("--refresh-calls", is_flag=True, help="Pay again for every call of the selected models."),
-        click.option("--full-refresh", "-f", is_flag=True, help="Build again; recorded calls are still used."),
         selection_options,
     ):
         function = option(function)

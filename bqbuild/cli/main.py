@@ -29,6 +29,7 @@ COMMANDS = {
     "ls": "List models.",
     "parse": "Read and check the project.",
     "plan": "Say what a run would do, why, and what it can cost.",
+    "retry": "Ask again where the last build got no usable answer.",
     "run": "Build models: only what really changed.",
     "schema": "Print the JSON Schemas of the YAML files.",
     "show": "Show rows of a model.",

@@ -13,6 +13,7 @@ from typing import Any
 
 from bqbuild.core.errors import UsageError
 from bqbuild.core.events import NodeResult
+from bqbuild.core.hashing import digest
 from bqbuild.core.records import CallKey, CallRecord, NodeName
 from bqbuild.run.facts import connections_of
 from bqbuild.run.session import Session
@@ -82,7 +83,7 @@ def renewing(
         with session.store.epochs.begin(refresh_work(session, nodes)) as attempt:
             yield Renewal(attempt.number, attempt.since, nodes, attempt=attempt)
     elif keys:
-        work = {"what": "retry", "environment": session.environment, "keys": sorted(keys)}
+        work = {"what": "retry", "environment": session.environment, "keys": digest(sorted(keys))}
         with session.store.epochs.begin(work, keys) as attempt:
             yield Renewal(attempt.number, attempt.since, keys=keys, attempt=attempt)
     else:
