@@ -24,6 +24,7 @@ COMMANDS = {
     "clean": "Remove the artifacts of the target; the store stays.",
     "compile": "Show compiled SQL and rendered prompts.",
     "debug": "Check configuration, store and every LLM connection.",
+    "diff": "Show what differs between environments, or between runs.",
     "init": "Make a new project.",
     "lineage": "Show what a model is made from.",
     "ls": "List models.",

@@ -60,7 +60,7 @@ def cell_width(text: str) -> int:
 
 
 def _aligned(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    cells = [[_cut(value) for value in row] for row in rows]
+    cells = [[shortened(value) for value in row] for row in rows]
     widths = [max(cell_width(line[number]) for line in [names, *cells]) for number in range(len(names))]
     for line in [names, ["-" * width for width in widths], *cells]:
         padded = (text + " " * (width - cell_width(text)) for text, width in zip(line, widths, strict=True))
@@ -106,9 +106,20 @@ def value_text(value: Any) -> str:
     return value if isinstance(value, str) else json_text(value).strip('"')
 
 
-def _cut(value: str) -> str:
+def shortened(value: str, width: int = CELL_WIDTH) -> str:
+    """A value in one line of at most `width` characters."""
     text = value.replace("\n", "⏎").replace("\t", " ")
-    return text if len(text) <= CELL_WIDTH else f"{text[: CELL_WIDTH - 1]}…"
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def shortened_pair(before: str, after: str) -> tuple[str, str]:
+    """Two values in one line each, cut so that where they begin to differ is seen."""
+    same = next(
+        (at for at, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
+    )
+    start = max(0, same - CELL_WIDTH // 3) if max(len(before), len(after)) > CELL_WIDTH else 0
+    head = "…" if start else ""
+    return shortened(head + before[start:]), shortened(head + after[start:])
 
 
 def _plain(value: Any) -> Any:

@@ -124,7 +124,8 @@ def _input_changes(node: Node, inputs: Mapping[str, ReadInput], before: Trace, k
             reasons.append(Reason("input", f"it now reads `{name}`", node.where))
         elif earlier.digest != given.digest:
             code = "lock" if node.kind == "source" and name == "lock" else "input"
-            message = known.rows(name) or _input_message(node, name, given, earlier)
+            rows = known.rows(name) if given.columns == earlier.columns else ""
+            message = rows or _input_message(node, name, given, earlier)
             reasons.append(Reason(code, message, _input_place(node, name)))
     for name in before.inputs:
         if name not in inputs:

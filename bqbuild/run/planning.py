@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,8 +34,9 @@ from bqbuild.run.forecast import (
 )
 from bqbuild.run.judging import replay_judges
 from bqbuild.run.options import RunOptions
-from bqbuild.run.renewal import Renewal, planned_refresh
+from bqbuild.run.renewal import planned_refresh
 from bqbuild.run.replay import replay
+from bqbuild.run.rowchanges import explain_rows
 from bqbuild.run.rows import RowFilter, row_groups
 from bqbuild.run.scope import nodes_to_build
 from bqbuild.run.session import Session
@@ -67,7 +69,11 @@ def plan(
     if not fast:
         build_free_nodes(session, names)
     renewal = planned_refresh(session, names) if refresh_calls else None
-    return asyncio.run(_plan(session, names, renewal, full_refresh=full_refresh))
+    state = State(session, pointers=session.pointers(), renewal=renewal)
+    state.is_forced = frozenset(names) if full_refresh else frozenset()
+    if not fast:
+        state.explain_rows = partial(explain_rows, state)
+    return asyncio.run(_plan(session, names, state))
 
 
 def build_free_nodes(session: Session, names: Sequence[NodeName]) -> None:
@@ -78,12 +84,10 @@ def build_free_nodes(session: Session, names: Sequence[NodeName]) -> None:
         raise BuildError(failed[0].reason)
 
 
-async def _plan(session: Session, names: Sequence[NodeName], renewal: Renewal | None, *, full_refresh: bool) -> Plan:
-    state = State(session, pointers=session.pointers(), renewal=renewal)
-    state.is_forced = frozenset(names) if full_refresh else frozenset()
+async def _plan(session: Session, names: Sequence[NodeName], state: State) -> Plan:
     llms = session.project.target.llms
     client = Client(llms, session.store.calls, warn=lambda message: None)
-    walk = _Walk(session, state, Desk(client, session.store.calls, lambda name: llms[name], renewal))
+    walk = _Walk(session, state, Desk(client, session.store.calls, lambda name: llms[name], state.renewal))
     steps = []
     try:
         for name in nodes_to_build(session, state, names):

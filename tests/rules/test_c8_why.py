@@ -145,3 +145,47 @@ def test_c8_an_edit_is_named_with_file_and_line(
 def step(space: Space, name: str) -> Step:
     """What is planned for a model."""
     return next(step for step in space.plan().steps if step.name == name)
+
+
+@pytest.fixture
+def noted(tmp_path: Path, llm_server: LlmServer) -> Space:
+    """The first two models of `capitals`, built; plans move nothing, but the notes will change."""
+    space = Space.copy("capitals", tmp_path / "noted", llm_server)
+    space.run("clean_notes", "questions")
+    return space
+
+
+def messages(space: Space, name: str, *, fast: bool = False) -> list[str]:
+    """The reasons for one of the first two models."""
+    steps = space.plan("clean_notes", "questions", fast=fast).steps
+    return [reason.message for step in steps if step.name == name for reason in step.reasons]
+
+
+def test_c8_rows_of_inputs_are_counted_by_what_became_of_them(noted: Space) -> None:
+    notes = noted.read("project/sources/notes.jsonl").splitlines()
+    notes[0] = notes[0].replace("Paris", "Lutetia")
+    del notes[1]
+    notes += [f'{{"id": "n{number}", "topic": "Tides", "text": "The moon, {number}."}}' for number in range(3)]
+    noted.write("project/sources/notes.jsonl", "\n".join(notes) + "\n")
+    told = "3 rows added, 1 removed, 1 changed in `text`"
+    assert messages(noted, "clean_notes") == [f"`notes`: {told}"]
+    assert messages(noted, "questions") == [f"`clean_notes`: {told}"]
+    planned = next(step for step in noted.plan("clean_notes", "questions").steps if step.name == "questions")
+    assert (planned.new_calls.json(), planned.cached_calls.json()) == (8, 4)
+    # the tables are there by now, but nobody looks into them
+    assert messages(noted, "questions", fast=True) == ["`clean_notes` has other content in `id`, `text`, `topic`"]
+
+
+def test_c8_a_fast_plan_counts_no_rows(noted: Space) -> None:
+    noted.write(
+        "project/sources/notes.jsonl",
+        noted.read("project/sources/notes.jsonl") + '{"id": "n", "topic": "Tides", "text": "The moon."}\n',
+    )
+    assert messages(noted, "clean_notes", fast=True) == ["depends on what `notes` will contain"]
+
+
+def test_c8_a_column_more_is_named(noted: Space) -> None:
+    noted.edit(CLEAN, "id, topic, text", "id, topic, text, length(text) as size")
+    assert messages(noted, "questions") == ["what it reads of `clean_notes` gained `size`"]
+    planned = next(step for step in noted.plan("clean_notes", "questions").steps if step.name == "questions")
+    assert (planned.new_calls.json(), planned.cached_calls.json()) == (0, 8)
