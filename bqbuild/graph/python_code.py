@@ -1,8 +1,9 @@
 """What counts of the code of a Python model: its function, and what that reaches in the project (rule C11). Pure.
 
 Followed are names: from the function to the statements of its module that bind them, and through imports into other
-modules of the project. Comments, layout, positions and docstrings don't count; what is not reached doesn't either.
-Where code looks names up by itself (`globals()`, `eval`, `importlib` …) everything counts that it could find.
+modules of the project, with what importing these does besides. Comments, layout and positions don't count, docstrings
+only where code reads them; what is not reached doesn't either. Where code looks names up by itself (`globals()`,
+`eval`, `importlib` …) everything counts that it could find.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from bqbuild.core.errors import ProjectError, Where, did_you_mean
+from bqbuild.graph.python_module import DEFINITIONS, Import, Module, is_text
 
 Files = Mapping[str, str]
 """The text of every Python file of the project, by its path relative to `models/`."""
 
 _LOOKS_UP_NAMES = frozenset({"globals", "eval", "exec", "vars", "__import__", "importlib", "runpy"})
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_READS_TEXT = frozenset({"__doc__", "getdoc", "inspect"})
+_HOOKS = ("__init_subclass__", "__set_name__", "metaclass")
 _NO_MEANING = frozenset({"type_comment", "kind", "ctx"})
 
 _PARSING = threading.Lock()
@@ -48,7 +51,7 @@ def code_texts(files: Files, reached: Mapping[str, Mapping[str, Any]]) -> dict[s
     """The line and the text of everything that `code_identity` found to be reached, by `file:name`."""
     found = {}
     for path, names in reached.items():
-        module = _Module(_parsed(files[path], path))
+        module = _module(files, path)
         for name in names:
             statements = module.bindings.get(name, []) if name else module.effects
             texts = [ast.get_source_segment(files[path], each) or "" for each in statements]
@@ -91,19 +94,24 @@ def _parsed(text: str, path: str) -> ast.Module:
         return ast.parse(text, filename=path)
 
 
-class _Module:
-    """One parsed file: which statements bind which names, and which are carried out whatever is imported."""
+def _module(files: Files, path: str) -> Module:
+    """One file, parsed. Raises SyntaxError and ValueError."""
+    hooks = any(hook in text for text in files.values() for hook in _HOOKS)
+    return Module(_parsed(files[path], path), lambda node: bool(list(_targets(files, path, node))), hooks=hooks)
 
-    def __init__(self, tree: ast.Module) -> None:
-        self.tree = tree
-        self.bindings: dict[str, list[ast.stmt]] = {}
-        self.effects: list[ast.stmt] = []
-        for statement in tree.body:
-            names = set(_bound(statement))
-            for name in names:
-                self.bindings.setdefault(name, []).append(statement)
-            if not names - {"*"} and not _is_text(statement):  # `import *` may bind any name
-                self.effects.append(statement)
+
+def _targets(files: Files, path: str, node: Import) -> Iterator[str]:
+    """The files of the project that an import carries out."""
+    if isinstance(node, ast.Import):
+        names = [(alias.name, 0) for alias in node.names]
+    else:
+        base = node.module or ""
+        inner = [f"{base}.{alias.name}" if base else alias.name for alias in node.names]
+        names = [(name, node.level) for name in (base, *inner)]
+    for name, level in names:
+        target = resolve_import(files, path, name, level)
+        if target is not None:
+            yield target
 
 
 class _Walk:
@@ -112,18 +120,17 @@ class _Walk:
     def __init__(self, files: Files, where: Where | None) -> None:
         self._files = files
         self._where = where
-        self._modules: dict[str, _Module] = {}
+        self._modules: dict[str, Module] = {}
         self._reached: dict[tuple[str, str], list[ast.stmt]] = {}
 
-    def module(self, path: str) -> _Module:
+    def module(self, path: str) -> Module:
         if path not in self._modules:
             try:
-                tree = _parsed(self._files[path], path)
+                self._modules[path] = _module(self._files, path)
             except (SyntaxError, ValueError) as error:
                 line = getattr(error, "lineno", 0) or 0
                 place = Where(f"models/{path}", line, getattr(error, "offset", 0) or 0)
                 raise ProjectError(f"this is not Python: {getattr(error, 'msg', error)}", where=place) from error
-            self._modules[path] = _Module(tree)
         return self._modules[path]
 
     def reach(self, path: str, name: str) -> None:
@@ -136,22 +143,31 @@ class _Walk:
             module = self.module(place[0])
             statements = module.bindings.get(place[1], []) if place[1] else module.effects
             self._reached[place] = statements
+            if not place[1]:
+                todo.extend((target, "") for node in module.imports for target in _targets(self._files, place[0], node))
             for statement in statements:
                 todo.extend(self._named(place[0], statement))
 
     def reached(self) -> dict[str, dict[str, list[Any]]]:
+        keep_text = any(_reads_text(statement) for statements in self._reached.values() for statement in statements)
         found: dict[str, dict[str, list[Any]]] = {}
         for (path, name), statements in sorted(self._reached.items(), key=lambda item: item[0]):
-            if statements:
-                found.setdefault(path, {})[name] = [canonical_ast(statement) for statement in statements]
+            text = self.module(path).tree.body[:1] if keep_text and not name else []
+            counted = [*filter(is_text, text), *statements]
+            if counted:
+                found.setdefault(path, {})[name] = [canonical_ast(each, keep_text=keep_text) for each in counted]
         return found
 
     def _named(self, path: str, statement: ast.stmt) -> Iterator[tuple[str, str]]:
         """The places that a statement names."""
         module = self.module(path)
+        followed: set[int] = set()
         for node in ast.walk(statement):
-            if isinstance(node, ast.Name):
-                if node.id in module.bindings:
+            if isinstance(node, ast.Attribute) and (found := self._attribute(path, module, node)):
+                followed.add(id(node.value))
+                yield from found
+            elif isinstance(node, ast.Name):
+                if node.id in module.bindings and id(node) not in followed:
                     yield path, node.id
                 if node.id in _LOOKS_UP_NAMES:
                     yield from self._everything(path)
@@ -162,6 +178,24 @@ class _Walk:
                     yield from self._import(path, alias.name, 0)
             elif isinstance(node, ast.ImportFrom):
                 yield from self._import_from(path, node)
+
+    def _attribute(self, path: str, module: Module, node: ast.Attribute) -> list[tuple[str, str]]:
+        """The places of `helpers.weigh`, where `helpers` can be nothing but that file of the project."""
+        owner = node.value
+        imported = module.module_named(owner.id) if isinstance(owner, ast.Name) else None
+        if imported is None or not isinstance(node.ctx, ast.Load) or len(imported.names) != 1:
+            return []
+        alias = imported.names[0]
+        if isinstance(imported, ast.Import):
+            is_dotted = "." in alias.name and not alias.asname
+            target = None if is_dotted else resolve_import(self._files, path, alias.name, 0)
+        else:
+            base = resolve_import(self._files, path, imported.module or "", imported.level)
+            inner = f"{imported.module}.{alias.name}" if imported.module else alias.name
+            target = None if base else resolve_import(self._files, path, inner, imported.level)
+        if target is None or node.attr not in self.module(target).bindings:
+            return []
+        return [(target, ""), (target, node.attr)]
 
     def _import(self, path: str, name: str, level: int) -> Iterator[tuple[str, str]]:
         """`import a.b` may use anything of the module."""
@@ -185,6 +219,8 @@ class _Walk:
             elif inner is not None:
                 yield inner, ""
                 yield from ((inner, bound) for bound in self.module(inner).bindings)
+            elif target is not None:  # handed on by an `import *`, or made by a `__getattr__`
+                yield from self._import(path, base, node.level)
         if base in _LOOKS_UP_NAMES:
             yield from self._everything(path)
 
@@ -195,18 +231,30 @@ class _Walk:
             yield from ((other, name) for name in self.module(other).bindings)
 
 
-def canonical_ast(node: object) -> Any:
-    """A syntax tree as JSON: no positions, no docstrings, no empty fields, so that no release of Python shows in it."""
+def _reads_text(statement: ast.stmt) -> bool:
+    """Whether code may read docstrings."""
+    names = {getattr(node, "id", None) or getattr(node, "attr", None) for node in ast.walk(statement)}
+    imported = {alias.name for node in ast.walk(statement) if isinstance(node, Import) for alias in node.names}
+    return bool((names | imported) & _READS_TEXT)
+
+
+def canonical_ast(node: object, *, keep_text: bool = False) -> Any:
+    """A syntax tree as JSON: no positions, no docstrings unless they are to be kept, and no empty fields, so that no
+    release of Python shows in it."""
     if isinstance(node, ast.Constant):
         return _constant(node.value)
     if isinstance(node, ast.AST):
         fields = {name: value for name, value in ast.iter_fields(node) if name not in _NO_MEANING}
-        if isinstance(node, (*_DEFINITIONS, ast.Module)):
-            fields["body"] = [item for item in fields["body"] if not _is_text(item)]
-        given = {name: canonical_ast(value) for name, value in fields.items() if value is not None and value != []}
+        if isinstance(node, (*DEFINITIONS, ast.Module)) and not keep_text:
+            fields["body"] = [item for item in fields["body"] if not is_text(item)]
+        given = {
+            name: canonical_ast(value, keep_text=keep_text)
+            for name, value in fields.items()
+            if value is not None and value != []
+        }
         return [type(node).__name__, given]
     if isinstance(node, list):
-        return [canonical_ast(item) for item in node]
+        return [canonical_ast(item, keep_text=keep_text) for item in node]
     return node
 
 
@@ -224,40 +272,3 @@ def _constant(value: object) -> Any:
         case frozenset():
             return ["Constant", "frozenset", sorted((_constant(item) for item in value), key=str)]
     return ["Constant", type(value).__name__, repr(value)]
-
-
-def _bound(statement: ast.stmt) -> Iterator[str]:
-    """The names that a statement binds, or changes, in its module; compound statements bind what is in them."""
-    if isinstance(statement, _DEFINITIONS):
-        yield statement.name
-        return
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        for alias in statement.names:
-            yield alias.asname or alias.name.partition(".")[0]
-        return
-    for node in ast.walk(statement):
-        if isinstance(node, _DEFINITIONS):
-            yield node.name
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
-            yield node.id
-        elif isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
-            yield from _owner(node)
-
-
-def _owner(node: ast.expr) -> Iterator[str]:
-    """`a` of `a.b.c = …` and `a[0] = …`."""
-    while isinstance(node, ast.Attribute | ast.Subscript):
-        node = node.value
-    if isinstance(node, ast.Name):
-        yield node.id
-
-
-def _is_text(statement: object) -> bool:
-    """Whether a statement is nothing but a string: a docstring, or a comment in disguise."""
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )

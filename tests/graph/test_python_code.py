@@ -96,8 +96,11 @@ def test_imported_functions_of_the_project_count_and_their_neighbours_do_not() -
     assert changed("FACTOR = 2", "FACTOR = 2\n    print('loaded')", inside="helpers")
 
 
-def test_importing_a_whole_module_reaches_all_of_it() -> None:
+def test_importing_a_whole_module_reaches_what_is_used_of_it_and_all_where_that_cannot_be_told() -> None:
     main = "import helpers\ndef score(b):\n    return helpers.weigh(b)\n"
+    assert identity(main, helpers=HELPERS) == identity(main, helpers=HELPERS.replace("return 1", "return 2"))
+    assert identity(main, helpers=HELPERS) != identity(main, helpers=HELPERS.replace("FACTOR = 2", "FACTOR = 3"))
+    main = "import helpers\ndef score(b):\n    return getattr(helpers, 'weigh')(b)\n"
     assert identity(main, helpers=HELPERS) != identity(main, helpers=HELPERS.replace("return 1", "return 2"))
     star = "from helpers import *\ndef score(b):\n    return weigh(b)\n"
     assert identity(star, helpers=HELPERS) != identity(star, helpers=HELPERS.replace("x * FACTOR", "x"))
