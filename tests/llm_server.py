@@ -26,7 +26,8 @@ Answer = str | dict[str, Any]
 class Fault:
     """How one request goes wrong. `cut` breaks the connection: `before` an answer, or in the `middle` of it.
 
-    `edit` changes the JSON of an otherwise good answer; `body` replaces it. `delay` is in seconds.
+    `edit` changes the JSON of an otherwise good answer; `body` replaces it. `delay` is in seconds. Of a
+    streamed answer, `pieces` replaces what is sent, as it is, and `drip` is the time between two pieces.
     """
 
     status: int = 200
@@ -36,6 +37,8 @@ class Fault:
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
     edit: Callable[[Body], Any] | None = None
+    pieces: list[bytes] | None = None
+    drip: float = 0.0
 
 
 class LlmServer:
@@ -43,6 +46,7 @@ class LlmServer:
 
     A request takes the first of `faults`, if there is any; else `fault(body, number)` decides, the number counting
     requests from 1. `api_key` is then required, `capacity` the most requests in flight before it answers 429.
+    A request with `stream` is answered in events, unless `streams` is false.
     """
 
     def __init__(self, answer: Callable[[Body], Answer] | None = None, *, port: int = 0) -> None:
@@ -53,6 +57,7 @@ class LlmServer:
         self.capacity: int | None = None
         self.retry_after = "0.05"
         self.delay = 0.0
+        self.streams = True
         self.model: str | None = None
         self.fingerprint = "fp-1"
         self.requests: list[Body] = []
@@ -169,7 +174,10 @@ class LlmServer:
             completion: Any = (
                 self._completion(body) if fault.status == 200 else {"error": {"message": f"{fault.status}"}}
             )
-            data = orjson.dumps(fault.edit(completion) if fault.edit else completion)
+            completion = fault.edit(completion) if fault.edit else completion
+            if body.get("stream") and self.streams and fault.status == 200:
+                return await self._stream(request, completion, fault)
+            data = orjson.dumps(completion)
         if fault.cut == "middle":
             stream = web.StreamResponse(headers={"Content-Length": str(len(data)), "Content-Type": "application/json"})
             await stream.prepare(request)
@@ -177,6 +185,18 @@ class LlmServer:
             request.transport.abort()
             return stream
         return web.Response(status=fault.status, body=data, content_type=fault.content_type, headers=fault.headers)
+
+    async def _stream(self, request: web.Request, completion: Body, fault: Fault) -> web.StreamResponse:
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream", **fault.headers})
+        await stream.prepare(request)
+        pieces = events(completion) if fault.pieces is None else fault.pieces
+        for piece in pieces[: len(pieces) // 2] if fault.cut == "middle" else pieces:
+            await stream.write(piece)
+            await asyncio.sleep(fault.drip)
+        if fault.cut == "middle":
+            assert request.transport is not None
+            request.transport.abort()
+        return stream
 
     def _completion(self, body: Body) -> Body:
         answer = self.answer(body)
@@ -190,6 +210,21 @@ class LlmServer:
             "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": words, "completion_tokens": len(str(message.get("content")).split())},
         }
+
+
+def events(completion: Body) -> list[bytes]:
+    """A completion as server-sent events: a delta a word, then the finish reason, the usage, and the end."""
+    head = {name: completion[name] for name in ("id", "model", "system_fingerprint")}
+    choice = completion["choices"][0]
+    deltas: list[Body] = [{"role": "assistant", "content": ""}]
+    for name, text in choice["message"].items():
+        if name != "role" and isinstance(text, str):
+            deltas += [{name: word} for word in re.findall(r"\S+\s*|\s+", text)]
+    parts = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    parts.append({"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]})
+    chunks: list[Body] = [{**head, "choices": [part], "usage": None} for part in parts]
+    chunks.append({**head, "choices": [], "usage": completion["usage"]})
+    return [b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks] + [b"data: [DONE]\n\n"]
 
 
 def default_answer(body: Body) -> str:

@@ -31,6 +31,8 @@ class ConnectionSpec(Spec):
     tokens_per_minute: float | None = Field(default=None, gt=0)
     timeout: float = Field(default=120.0, gt=0)
     total_timeout: float = Field(default=3600.0, gt=0)
+    read_timeout: float | None = Field(default=None, gt=0)
+    stream: bool | None = None
     retries: int = Field(default=6, ge=0)
     price: PriceSpec = Field(default_factory=PriceSpec)
     params: dict[str, Value] = Field(default_factory=dict)

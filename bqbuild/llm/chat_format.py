@@ -20,14 +20,21 @@ LABEL = "label"
 OVERLOADED = (503, 529)
 """Statuses that mean, as 429 does, that there is more work than the server takes."""
 
+CONTENT_FILTERS = {"content_filter", "content_policy_violation", "content_filter_error"}
+STREAM_FROM = 4096
+"""The `max_tokens` from which replies are streamed where the connection does not say: so long a reply takes minutes, in
+which a server that works and one that hangs look the same."""
+
 _FORMAT_WORDS = re.compile(r"response_format|json_schema|structured.?output|guided|grammar|json mode", re.IGNORECASE)
 _FATAL_WORDS = re.compile(r"insufficient_quota|billing|exceeded your current quota|insufficient balance", re.IGNORECASE)
 _MODERATION = re.compile(r"moderation|flagged|content.?policy|content.?filter", re.IGNORECASE)
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_FINISH = {"max_tokens": "length", "max_output_tokens": "length", "end_turn": "stop", "eos": "stop", "": "stop"}
+FINISH = {"max_tokens": "length", "max_output_tokens": "length", "end_turn": "stop", "eos": "stop", "": "stop"}
 
 
-def request_body(model: str, request: ChatRequest, *, constrained: bool) -> bytes:
+def request_body(model: str, request: ChatRequest, *, constrained: bool, streamed: bool = False) -> bytes:
     """The body of a request. A declared `seed` is shifted by the sample, or all samples would be the same."""
     body: dict[str, Any] = {
         "model": model,
@@ -38,6 +45,8 @@ def request_body(model: str, request: ChatRequest, *, constrained: bool) -> byte
         body["seed"] += request.sample
     if constrained and request.constraint is not None:
         body["response_format"] = response_format(request.constraint)
+    if streamed:
+        body["stream"], body["stream_options"] = True, {"include_usage": True}
     try:
         return orjson.dumps(body)
     except TypeError:  # integers beyond 64 bits, lone surrogates
@@ -59,7 +68,7 @@ def response_format(constraint: Constraint) -> dict[str, Any]:
 
 def read_reply(body: bytes) -> ChatReply:
     """The reply in the body of a 200. Raises ProviderError of kind `reply` for anything that is none."""
-    data = _loads(body)
+    data = loads(body)
     if not isinstance(data, dict):
         raise _no_reply("the server sent something that is no chat completion", body)
     choices = data.get("choices")
@@ -72,17 +81,28 @@ def read_reply(body: bytes) -> ChatReply:
         raise _no_reply("the server sent a choice without a `message`", body)
     usage = data.get("usage")
     usage = usage if isinstance(usage, dict) else {}
-    refusal = _text(message.get("refusal"))
-    finish = _text(choice.get("finish_reason"))
+    refusal = text_of(message.get("refusal"))
+    finish = text_of(choice.get("finish_reason"))
     return ChatReply(
-        text=_text(message.get("content")) or refusal,
-        reasoning=_text(message.get("reasoning_content") or message.get("reasoning")),
-        finish_reason="refusal" if refusal else _FINISH.get(finish, finish),
-        input_tokens=_count(usage.get("prompt_tokens")),
-        output_tokens=_count(usage.get("completion_tokens")),
-        model=_text(data.get("model")),
-        fingerprint=_text(data.get("system_fingerprint")),
+        text=text_of(message.get("content")) or refusal,
+        reasoning=text_of(message.get("reasoning_content") or message.get("reasoning")),
+        finish_reason="refusal" if refusal else FINISH.get(finish, finish),
+        input_tokens=count_of(usage.get("prompt_tokens")),
+        output_tokens=count_of(usage.get("completion_tokens")),
+        model=text_of(data.get("model")),
+        fingerprint=text_of(data.get("system_fingerprint")),
     )
+
+
+def read_refusal(status: int, body: bytes) -> ChatReply | None:
+    """The reply that a refusal by a content filter is, though it comes as an error: asking again would not help."""
+    if status not in (400, 403):
+        return None
+    data = loads(body)
+    error = data.get("error") if isinstance(data, dict) else None
+    if not isinstance(error, dict) or not {error.get("code"), error.get("type")} & CONTENT_FILTERS:
+        return None
+    return ChatReply(text_of(error.get("message")), finish_reason="content_filter")
 
 
 def read_failure(status: int, message: str, retry_after: float | None) -> ProviderError:
@@ -122,6 +142,28 @@ def is_about_format(status: int, message: str) -> bool:
     return status in (400, 404, 415, 422, 500, 501) and _FORMAT_WORDS.search(message) is not None
 
 
+def is_about_streaming(status: int, message: str) -> bool:
+    """Whether a refusal says that the server cannot stream, or not with the tokens counted."""
+    return status in (400, 404, 415, 422, 500, 501) and "stream" in message.lower()
+
+
+def wants_stream(request: ChatRequest) -> bool:
+    """Whether a reply may be so long that it should be streamed."""
+    most = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
+    return isinstance(most, int | float) and most >= STREAM_FROM
+
+
+def rate_limit_reset(headers: Mapping[str, str]) -> float | None:
+    """When a quota that is used up is whole again, from `x-ratelimit-*`, for a 429 that does not say `Retry-After`."""
+    waits = [
+        _duration(headers.get(f"x-ratelimit-reset-{what}", ""))
+        for what in ("requests", "tokens")
+        if headers.get(f"x-ratelimit-remaining-{what}") == "0"
+    ]
+    known = [wait for wait in waits if wait is not None]
+    return max(known) if known else None
+
+
 def error_message(body: bytes) -> str:
     """What a server says went wrong: the message in its JSON, else the body as text."""
     try:
@@ -151,6 +193,14 @@ def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:
         return None
 
 
+def _duration(text: str) -> float | None:
+    """Seconds in `1s`, `6m0s`, `20ms`, `1h2m3.5s`, or a bare number; None for anything else."""
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return _seconds(text, 1.0)
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
 def _seconds(text: str, unit: float) -> float | None:
     try:
         seconds = float(text) * unit
@@ -159,7 +209,8 @@ def _seconds(text: str, unit: float) -> float | None:
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
-def _loads(body: bytes) -> Any:
+def loads(body: bytes) -> Any:
+    """The JSON that `body` is, with broken characters replaced; None where it is none."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -175,13 +226,15 @@ def _no_reply(message: str, body: bytes) -> ProviderError:
     return ProviderError(f"{message}: {shown}" if shown else message, kind="reply", retryable=True)
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A text that can be written down, whatever stands there."""
     if isinstance(value, list):  # content in parts
-        value = "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
+        value = "".join(text_of(part.get("text")) for part in value if isinstance(part, dict))
     if not isinstance(value, str):
         return ""
     return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
 
 
-def _count(value: Any) -> int:
+def count_of(value: Any) -> int:
+    """A number of tokens, whatever stands there."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else 0

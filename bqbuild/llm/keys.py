@@ -15,7 +15,8 @@ from bqbuild.core.records import CallKey, ChatRequest, Constraint
 RESERVED = {
     "messages": "they come from the prompt",
     "model": "it belongs to the connection, in profiles.yml",
-    "stream": "replies are read whole",
+    "stream": "it is a key of the connection, in profiles.yml",
+    "stream_options": "it is sent where the connection streams",
     "n": "use `samples` or `votes`: each draw is then a call of its own",
 }
 """Keys of the request body that `params` may not set, and why."""

@@ -41,6 +41,13 @@ class Redactor:
                 body = body.replace(secret, HIDDEN.encode())
         return body
 
+    def reply(self, text: str) -> str:
+        """The text of a reply without secrets that a server may have echoed."""
+        for secret in self._in_replies:
+            if secret.decode() in text:
+                text = text.replace(secret.decode(), HIDDEN)
+        return text
+
     def excerpt(self, text: str, most: int = 300) -> str:
         """`text` without secrets, on one line, and not longer than `most` characters."""
         # Cut after hiding, or half a secret could stay.

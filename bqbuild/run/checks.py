@@ -19,7 +19,7 @@ PROBE = ChatRequest((Message("user", "Say yes."),))
 PROBE_TOKENS = 1
 NOT_THE_PLACE = {
     "params", "price", "max_concurrency", "batch_size", "constrain", "requests_per_minute", "tokens_per_minute",
-    "timeout", "total_timeout", "retries",
+    "timeout", "total_timeout", "read_timeout", "retries", "stream",
 }  # fmt: skip
 """Keys in which connections to the same LLM may differ."""
 

@@ -12,7 +12,9 @@ from bqbuild.core.records import ChatReply, ChatRequest, Constraint, Message
 from bqbuild.llm.chat_format import (
     error_message,
     is_about_format,
+    rate_limit_reset,
     read_failure,
+    read_refusal,
     read_reply,
     request_body,
     retry_after_seconds,
@@ -172,6 +174,30 @@ NOW = 1_000_000_000.0
 )
 def test_retry_after_is_read_in_all_its_forms(headers: dict[str, str], expected: float | None) -> None:
     assert retry_after_seconds(headers, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("reset", "expected"),
+    [("1s", 1.0), ("6m0s", 360.0), ("20ms", 0.02), ("1h2m3.5s", 3723.5), ("7", 7.0), ("", None), ("soon", None)],
+)
+def test_the_reset_of_a_quota_is_read_as_it_is_written(reset: str, expected: float | None) -> None:
+    assert rate_limit_reset({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": reset}) == expected
+    assert rate_limit_reset({"x-ratelimit-remaining-tokens": "9", "x-ratelimit-reset-tokens": reset}) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_one"),
+    [
+        (400, b'{"error": {"code": "content_filter", "message": "no"}}', True),
+        (400, b'{"error": {"type": "content_policy_violation", "message": "no"}}', True),
+        (400, b'{"error": {"code": "context_length_exceeded"}}', False),
+        (429, b'{"error": {"code": "content_filter"}}', False),
+        (400, b'{"error": "content_filter"}', False),
+        (400, b"content_filter", False),
+    ],
+)
+def test_a_content_filter_is_told_from_a_bad_request(status: int, body: bytes, is_one: bool) -> None:
+    assert (read_refusal(status, body) is not None) == is_one
 
 
 @pytest.mark.parametrize(

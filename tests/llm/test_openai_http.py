@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
 from collections import Counter
 from pathlib import Path
@@ -105,10 +106,74 @@ def test_a_dead_endpoint_is_passed_over(tmp_path: Path, llm_server: LlmServer) -
     async def check(bench: Bench) -> None:
         results = await bench.ask_all([f"question {number}" for number in range(100)])
         assert all(isinstance(result, CallRecord) for result in results)
-        usage = bench.client.usage("writer")
-        assert usage.requests - len(llm_server.requests) <= 10  # tried, found dead, left in peace
+        assert bench.client.usage("writer").retries == 0  # another endpoint took over at once
 
     with_bench(tmp_path, check, base_url=dead, endpoints=[llm_server.url], max_concurrency=4)
+
+
+def test_calls_in_flight_at_an_endpoint_that_dies_move_to_another(tmp_path: Path, llm_server: LlmServer) -> None:
+    with LlmServer() as dying:
+        dying.delay = 30
+
+        async def check(bench: Bench) -> None:
+            running = asyncio.create_task(bench.ask_all([f"question {number}" for number in range(40)]))
+            while len(dying.requests) < 4:
+                await asyncio.sleep(0.005)
+            await asyncio.to_thread(dying.stop)
+            assert all(isinstance(result, CallRecord) for result in await running)
+            assert len(llm_server.requests) == 40
+            assert bench.client.usage("writer").retries == 0
+
+        with_bench(tmp_path, check, base_url=dying.url, endpoints=[llm_server.url], max_concurrency=8)
+
+
+def test_an_endpoint_that_is_back_is_used_again(
+    tmp_path: Path, llm_server: LlmServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bqbuild.llm.endpoints.REST_SECONDS", (0.05, 0.1))
+    with LlmServer() as restarting:
+        llm_server.delay = restarting.delay = 0.01
+
+        async def check(bench: Bench) -> None:
+            await bench.ask_all([f"first {number}" for number in range(20)])
+            assert restarting.requests
+            await asyncio.to_thread(restarting.stop)
+            await bench.ask_all([f"second {number}" for number in range(20)])
+            await asyncio.to_thread(restarting.start)
+            await asyncio.sleep(0.15)
+            restarting.clear()
+            results = await bench.ask_all([f"third {number}" for number in range(100)])
+            assert all(isinstance(result, CallRecord) for result in results)
+            assert len(restarting.requests) >= 10
+
+        with_bench(tmp_path, check, base_url=restarting.url, endpoints=[llm_server.url], max_concurrency=8)
+
+
+def test_an_endpoint_that_takes_few_gets_few(tmp_path: Path, llm_server: LlmServer) -> None:
+    with LlmServer() as small:
+        small.capacity, small.retry_after = 2, ""
+        llm_server.delay = small.delay = 0.02
+
+        async def check(bench: Bench) -> None:
+            results = await bench.ask_all([f"question {number}" for number in range(400)])
+            assert all(isinstance(result, CallRecord) for result in results)
+            answered = small.statuses.count(200)
+            assert answered >= 10
+            assert small.statuses.count(429) < 60
+            assert len(llm_server.requests) == 400 - answered
+
+        with_bench(tmp_path, check, base_url=small.url, endpoints=[llm_server.url], max_concurrency=32)
+
+
+def test_a_refused_key_is_not_tried_at_every_endpoint(tmp_path: Path, llm_server: LlmServer) -> None:
+    llm_server.api_key = "another"
+
+    async def check(bench: Bench) -> None:
+        with pytest.raises(ConnectionDown, match="refused the key"):
+            await bench.ask("hello")
+        assert len(llm_server.requests) == 1
+
+    with_bench(tmp_path, check, base_url=llm_server.url, endpoints=[llm_server.url + "/"], api_key="abc")
 
 
 def test_an_endpoint_that_wants_a_rest_gets_it_while_another_works(tmp_path: Path, llm_server: LlmServer) -> None:
@@ -135,19 +200,83 @@ def test_a_redirect_is_not_followed_because_the_key_would_travel_with_it(tmp_pat
         with_bench(tmp_path, check, base_url=llm_server.url, api_key="abc", retries=0)
 
 
-def test_a_body_without_end_is_cut_and_is_no_reply(
+def test_a_body_without_end_is_cut_and_not_asked_for_again(
     tmp_path: Path, llm_server: LlmServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bqbuild.llm.openai_http.MAX_BODY", 100_000)
-    llm_server.answer = lambda body: "x" * 1_000_000
+    monkeypatch.setattr("bqbuild.llm.openai_http.MAX_BODY", 1 << 20)
+    llm_server.answer = lambda body: "x" * (2 << 20)
 
     async def check(bench: Bench) -> None:
-        with pytest.raises(ProviderError) as caught:
+        for number, wanted in enumerate((False, True)):
+            with pytest.raises(ProviderError, match="longer than 1 MB") as caught:
+                await bench.ask(f"hello {number}", params={"max_tokens": 5000 if wanted else 5})
+            assert caught.value.kind == "reply"
+        assert len(llm_server.requests) == 2
+
+    with_bench(tmp_path, check, base_url=llm_server.url)
+
+
+def test_a_bomb_of_gzip_is_no_reply(tmp_path: Path, llm_server: LlmServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bqbuild.llm.openai_http.MAX_BODY", 8 << 20)
+    bomb = gzip.compress(bytes(64 << 20))
+    assert len(bomb) < 100_000
+    llm_server.faults.append(Fault(body=bomb, headers={"Content-Encoding": "gzip"}))
+
+    async def check(bench: Bench) -> None:
+        with pytest.raises(ProviderError, match=r"longer than 8 MB|no connection"):
             await bench.ask("hello")
-        assert caught.value.kind == "reply"
-        assert len(caught.value.message) < 400
 
     with_bench(tmp_path, check, base_url=llm_server.url, retries=0)
+
+
+def test_gzip_is_unpacked_and_broken_gzip_is_a_fault_of_transport(tmp_path: Path, llm_server: LlmServer) -> None:
+    packed = gzip.compress(b'{"choices": [{"message": {"content": "packed"}}]}')
+
+    async def check(bench: Bench) -> None:
+        llm_server.faults.append(Fault(body=packed, headers={"Content-Encoding": "gzip"}))
+        assert (await bench.ask("hello")).reply.text == "packed"
+        llm_server.faults.append(Fault(body=b"no gzip", headers={"Content-Encoding": "gzip"}))
+        assert (await bench.ask("you")).reply.text.startswith("Answer")
+        assert bench.client.usage("writer").retries == 1
+
+    with_bench(tmp_path, check, base_url=llm_server.url)
+
+
+def test_a_huge_reply_is_a_reply(tmp_path: Path, llm_server: LlmServer) -> None:
+    llm_server.answer = lambda body: "wörd " * (4 << 20)
+
+    async def check(bench: Bench) -> None:
+        record = await bench.ask("hello")
+        assert len(record.reply.text) == 5 * (4 << 20)
+        assert bench.recorded([record.key])[record.key].reply.text == record.reply.text
+
+    with_bench(tmp_path, check, base_url=llm_server.url)
+
+
+def test_what_a_content_filter_stops_is_an_answer_and_not_asked_again(tmp_path: Path, llm_server: LlmServer) -> None:
+    said = b'{"error": {"code": "content_filter", "message": "The prompt was filtered", "innererror": {}}}'
+    llm_server.faults.append(Fault(status=400, body=said))
+
+    async def check(bench: Bench) -> None:
+        record = await bench.ask("hello")
+        assert (record.reply.finish_reason, record.reply.text) == ("content_filter", "The prompt was filtered")
+        assert record.cost == 0
+        assert bench.recorded([record.key])
+
+    with_bench(tmp_path, check, base_url=llm_server.url, price={"input": 1.0, "output": 1.0})
+
+
+def test_a_429_without_retry_after_is_waited_for_as_its_quota_says(tmp_path: Path, llm_server: LlmServer) -> None:
+    headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "200ms"}
+    llm_server.faults.append(Fault(status=429, headers=headers))
+
+    async def check(bench: Bench) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        assert (await bench.ask("hello")).reply.text
+        assert loop.time() - began >= 0.2
+
+    with_bench(tmp_path, check, base_url=llm_server.url)
 
 
 @pytest.mark.parametrize("url", ["http://", "http://[::1", "http://host:99999/v1", "http://no such host/v1", "host/v1"])
