@@ -81,9 +81,9 @@ class Space:
         self.sent = len(self.server.requests) - already
         return {str(result.name): result for result in results if result.kind != "source"}
 
-    def plan(self, *names: str, **how: bool) -> Plan:
+    def plan(self, *names: str, sample: int | None = None, **how: bool) -> Plan:
         """The plan for the named models, or all."""
-        with self.session() as session:
+        with self.session(sample=sample) as session:
             chosen: Sequence[NodeName] = [NodeName(name) for name in names] or session.models()
             return plan(session, chosen, **how)
 

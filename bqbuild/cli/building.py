@@ -9,7 +9,7 @@ import click
 
 from bqbuild.cli.output import print_json
 from bqbuild.cli.progress import Display
-from bqbuild.cli.selection import chosen_models, selection_options
+from bqbuild.cli.selection import chosen_models, sample_option, selection_options
 from bqbuild.cli.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,6 +27,7 @@ def running_options(function: F) -> F:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print run_results.json to stdout."),
         click.option("--threads", type=click.IntRange(1), help="How many free nodes are built at once."),
+        sample_option,
         click.option("--fail-fast", "-x", is_flag=True, help="Stop at the first failure."),
         selection_options,
     ):
@@ -41,6 +42,7 @@ def build_selected(
     selected: Sequence[str],
     exclude: Sequence[str],
     as_json: bool,
+    sample: int | None = None,
     **options: Any,
 ) -> int:
     """Run what is selected and show it; the exit code."""
@@ -48,7 +50,7 @@ def build_selected(
     from bqbuild.run.options import RunOptions
 
     given = RunOptions(**{key: value for key, value in options.items() if value})
-    with settings.open() as session, Display(settings) as display:
+    with settings.open(sample=sample) as session, Display(settings) as display:
         names = chosen_models(settings, session, selected, exclude)
         document = run_models(session, names, given, [display.listen], command=name)
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bqbuild.cli.output import print_json, safe
-from bqbuild.cli.selection import chosen_models, selection_options
+from bqbuild.cli.selection import chosen_models, sample_option, selection_options
 from bqbuild.cli.settings import Settings, command
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ STYLES = {"build": "green", "maybe": "yellow", "cached": "bright_black"}
 @click.option("--fast", is_flag=True, help="Build nothing to look further: bounds instead of figures.")
 @click.option("--full-refresh", "-f", is_flag=True, help="As `run --full-refresh` would.")
 @click.option("--refresh-calls", is_flag=True, help="As `run --refresh-calls` would: what paying again costs.")
+@sample_option
 @click.option("--all", "show_all", is_flag=True, help="Show models that are up to date as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option("--markdown", is_flag=True, help="Print a table for a pull request.")
@@ -35,6 +36,7 @@ def plan_command(
     as_json: bool,
     markdown: bool,
     exit_code: bool,
+    sample: int | None,
     **how: bool,
 ) -> int:
     """Say what `run` would do, why, and what it can cost. Nothing is sent to an LLM and nothing is published.
@@ -45,7 +47,7 @@ def plan_command(
     from bqbuild.run.artifacts import write_plan
     from bqbuild.run.planning import plan
 
-    with settings.open() as session:
+    with settings.open(sample=sample) as session:
         made = plan(session, chosen_models(settings, session, selected, exclude), **how)
         write_plan(session, made)
     if as_json:

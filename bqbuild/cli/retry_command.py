@@ -15,7 +15,12 @@ from bqbuild.cli.settings import Settings, command
 @command("retry")
 @running_options
 def retry_command(
-    settings: Settings, selected: Sequence[str], exclude: Sequence[str], as_json: bool, **options: Any
+    settings: Settings,
+    selected: Sequence[str],
+    exclude: Sequence[str],
+    as_json: bool,
+    sample: int | None,
+    **options: Any,
 ) -> int:
     """Send again the calls of the last build whose answers could not be used, and those without an answer.
 
@@ -26,7 +31,7 @@ def retry_command(
     from bqbuild.run.options import RunOptions
     from bqbuild.run.retrying import find_retry
 
-    with settings.open() as session, Display(settings) as display:
+    with settings.open(sample=sample) as session, Display(settings) as display:
         found = find_retry(session, chosen_models(settings, session, selected, exclude))
         if not found.names:
             settings.say("Nothing to retry: every row of the last build has a usable answer.")

@@ -25,6 +25,18 @@ def selection_options(command: F) -> F:
     )(command)
 
 
+def sample_option(function: F) -> F:
+    """--sample N, of commands that build."""
+    help_text = "Take N rows of each source; publishes to `<environment>__sample`."
+    return click.option("--sample", type=click.IntRange(1), metavar="N", help=help_text)(function)
+
+
+def sampled_option(function: F) -> F:
+    """--sample, of commands that look at what was built."""
+    help_text = "Look at `<environment>__sample`, which `run --sample N` built."
+    return click.option("--sample", "is_sample", is_flag=True, help=help_text)(function)
+
+
 def chosen_nodes(
     settings: Settings, session: Session, selected: Sequence[str], exclude: Sequence[str]
 ) -> tuple[NodeName, ...]:

@@ -28,11 +28,11 @@ class Settings:
     no_color: bool = False
     debug: bool = False
 
-    def open(self) -> Session:
-        """The project, read and checked. Its warnings go to stderr."""
+    def open(self, *, sample: int | None = None) -> Session:
+        """The project, read and checked, in the environment of a sample where one is meant. Warnings go to stderr."""
         from bqbuild.run.session import open_session
 
-        session = open_session(self.root(), target=self.target, variables=self.values())
+        session = open_session(self.root(), target=self.target, variables=self.values(), sample=sample)
         for message, where in session.project.warnings:
             self.warn(f"{where}: {message}" if where else message)
         return session

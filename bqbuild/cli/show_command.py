@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bqbuild.cli.output import print_json, print_table, value_text
+from bqbuild.cli.selection import sampled_option
 from bqbuild.cli.settings import Settings, command
 from bqbuild.core.errors import UsageError
 
@@ -21,16 +22,23 @@ if TYPE_CHECKING:
 @click.option("--inline", help="A query over models: \"select * from {{ ref('kept') }}\".")
 @click.option("--limit", type=click.IntRange(-1), default=5, show_default=True, help="Rows; -1 for all.")
 @click.option("--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@sampled_option
 @click.option("--json", "as_json", is_flag=True, help="The same as --output json.")
 def show_command(
-    settings: Settings, model: str | None, inline: str | None, limit: int, output: str, as_json: bool
+    settings: Settings,
+    model: str | None,
+    inline: str | None,
+    limit: int,
+    output: str,
+    is_sample: bool,
+    as_json: bool,
 ) -> None:
     """Show rows of MODEL as it was built last, or of one of its side tables (kept__rejects, questions__errors)."""
     if (model is None) == (inline is None):
         raise UsageError("name one model, or give a query with --inline", hint="bqbuild show MODEL")
     from bqbuild.run.rowsets import model_rows, query_rows
 
-    with settings.open() as session:
+    with settings.open(sample=0 if is_sample else None) as session:
         rows = query_rows(session, inline, limit) if inline is not None else model_rows(session, model or "", limit)
     _print(settings, rows, "json" if as_json else output)
 

@@ -9,7 +9,7 @@ import click
 
 from bqbuild.cli.output import print_json
 from bqbuild.cli.progress import Display, sum_up_tests
-from bqbuild.cli.selection import chosen_nodes, selection_options
+from bqbuild.cli.selection import chosen_nodes, sampled_option, selection_options
 from bqbuild.cli.settings import Settings, command
 from bqbuild.core.errors import BqError
 from bqbuild.core.events import Tested
@@ -23,15 +23,18 @@ if TYPE_CHECKING:
 
 @command("test")
 @selection_options
+@sampled_option
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-def test_command(settings: Settings, selected: Sequence[str], exclude: Sequence[str], as_json: bool) -> int:
+def test_command(
+    settings: Settings, selected: Sequence[str], exclude: Sequence[str], is_sample: bool, as_json: bool
+) -> int:
     """Run the data tests of the selected models, or all. A test fails where its query finds rows.
 
     A test of a model that is not built counts as failed.
     """
     from bqbuild.run.testing import tests_of
 
-    with settings.open() as session, Display(settings) as display:
+    with settings.open(sample=0 if is_sample else None) as session, Display(settings) as display:
         tests = tests_of(session, chosen_nodes(settings, session, selected, exclude))
         built = session.pointers() if tests else {}
         results = [_run(session, test, built, display) for test in tests]

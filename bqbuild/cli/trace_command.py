@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from bqbuild.cli.output import print_json, safe, value_text
+from bqbuild.cli.selection import sampled_option
 from bqbuild.cli.settings import Settings, command
 
 WIDTH = 400
@@ -17,8 +18,9 @@ WIDTH = 400
 @command("trace")
 @click.argument("record")
 @click.option("--full", is_flag=True, help="Show texts in full.")
+@sampled_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def trace_command(settings: Settings, record: str, full: bool, as_json: bool) -> None:
+def trace_command(settings: Settings, record: str, full: bool, is_sample: bool, as_json: bool) -> None:
     """Follow RECORD, the _bq_id of a row or MODEL:ID, back to its seed's file and line.
 
     Shows every prompt, reply, LLM and cost on the way.
@@ -26,7 +28,7 @@ def trace_command(settings: Settings, record: str, full: bool, as_json: bool) ->
     from bqbuild.run.tracing import trace
 
     model, _, row_id = record.rpartition(":")
-    with settings.open() as session:
+    with settings.open(sample=0 if is_sample else None) as session:
         found = trace(session, row_id, model or None)
     if as_json:
         print_json(found)

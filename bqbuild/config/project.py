@@ -38,6 +38,8 @@ from bqbuild.core.records import Node, NodeName, Ref
 
 FILE = "project/bqbuild.yml"
 LOCK = "project/sources.lock"
+SAMPLE = "__sample"
+"""What the environment of a sample has behind its name."""
 _MACROS = (".sql", ".jinja", ".j2", ".md", ".html")
 
 
@@ -55,7 +57,8 @@ class Project:
 
     `environment` is `<project>/<name>`, `artifacts` the folder for what commands write, `store_path` an absolute path
     or a URL, `files` the files that were read with their xxh3-128, `warnings` what stops nothing, `places` where the
-    target's `llms.<name>.<key>` and the `vars.<name>` in force stand.
+    target's `llms.<name>.<key>` and the `vars.<name>` in force stand. `sample` is the number of
+    rows that are taken of a source; 0 looks at the last sample; None is no sample.
     """
 
     root: Path
@@ -73,6 +76,7 @@ class Project:
     _templates: Callable[[str, Where], RowTemplate] = field(repr=False, compare=False)
     _sql: Callable[[str, Where], RenderedSql] = field(repr=False, compare=False)
     _sql_uses: Callable[[str], tuple[frozenset[str], Mapping[str, MacroFile]]] = field(repr=False, compare=False)
+    sample: int | None = None
 
     @property
     def name(self) -> str:
@@ -81,8 +85,9 @@ class Project:
 
     @property
     def environment(self) -> str:
-        """The environment that this target publishes to."""
-        return f"{self.name}/{self.target.environment or self.target_name}"
+        """The environment that this target publishes to; that of a sample stands beside it."""
+        name = self.target.environment or self.target_name
+        return f"{self.name}/{name}" if self.sample is None else f"{self.name}/{name}{SAMPLE}"
 
     @property
     def selectors(self) -> Mapping[str, str]:

@@ -26,6 +26,7 @@ from bqbuild.nodes.plain import plain
 from bqbuild.nodes.readers import READERS, TEXTUAL
 from bqbuild.nodes.readers.base import Batch
 from bqbuild.nodes.readers.parquet_reader import parquet_columns
+from bqbuild.nodes.sampled import sample_ids, sample_size
 from bqbuild.nodes.source_files import (
     SourceFile,
     check_sha256,
@@ -136,14 +137,22 @@ def _write(
     ctx: BuildContext,
 ) -> Table:
     schema = schema_of([*columns, *LINEAGE])
+    size = sample_size(node.spec, ctx.project)
+    chosen = None
+    if size is not None:
+        batches = _typed_batches(node, files, columns)
+        chosen = sample_ids((identity for batch in batches for identity in batch.ids), size)
     writer = ctx.store.tables.writer(schema)
     rows = 0
     seen = _SeenKeys()
     try:
         for batch in _typed_batches(node, files, columns):
-            writer.write(_arrow(batch, schema))
+            taken = _arrow(batch, schema)
+            if chosen is not None:
+                taken = taken.filter(pa.array([identity in chosen for identity in batch.ids], pa.bool_()))
+            writer.write(taken)
             seen.add(batch.ids)
-            rows += len(batch.ids)
+            rows += taken.num_rows
             ctx.emit(NodeProgress(node.name, Counts(rows=rows), done=rows))
         if node.spec.key and (suspects := seen.suspects()):
             _check_unique(node, suspects, _typed_batches(node, files, columns))

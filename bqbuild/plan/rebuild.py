@@ -146,7 +146,9 @@ def _input_place(node: Node, name: str) -> Where:
 
 def _input_message(node: Node, name: str, given: ReadInput, earlier: ReadInput) -> str:
     if node.kind == "source":
-        return "its files changed" if name == "files" else "its columns in sources.lock changed"
+        return {"files": "its files changed", "sample": "another sample is taken of it"}.get(
+            name, "its columns in sources.lock changed"
+        )
     added = [column for column in given.columns if column not in earlier.columns]
     gone = [column for column in earlier.columns if column not in given.columns]
     if added or gone:

@@ -20,6 +20,7 @@ from bqbuild.core.records import (
     Table,
 )
 from bqbuild.graph.reads import reads_of
+from bqbuild.nodes.sampled import sample_size
 from bqbuild.nodes.source_files import files_digest, source_files
 from bqbuild.store.base import Tables
 
@@ -55,7 +56,9 @@ def _source_inputs(node: Node, project: Project) -> dict[str, ReadInput]:
     content = files_digest(node.spec, files, project.artifacts / "stat_cache.json")
     locked = read_lock(project.root / LOCK).columns(node.name) or ()
     types = {column.name: column.type for column in locked}
-    return {"files": ReadInput((), False, content), "lock": ReadInput(tuple(sorted(types)), False, digest(types))}
+    inputs = {"files": ReadInput((), False, content), "lock": ReadInput(tuple(sorted(types)), False, digest(types))}
+    rows = sample_size(node.spec, project)
+    return inputs if rows is None else inputs | {"sample": ReadInput((), False, digest(["sample", rows]))}
 
 
 def _resolved(node: Node, parent: str, reads: Reads, table: Table) -> tuple[str, ...]:

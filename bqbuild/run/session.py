@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -98,9 +99,11 @@ def open_session(
     *,
     target: str | None = None,
     variables: Mapping[str, Any] | None = None,
+    sample: int | None = None,
 ) -> Session:
-    """Read and check a project. Raises ProjectErrors with every mistake that can be found without running it."""
-    project = read_project(project_dir, target=target, variables=variables)
+    """Read and check a project; `sample` as in Project. Raises ProjectErrors with every mistake that can be found
+    without running it."""
+    project = replace(read_project(project_dir, target=target, variables=variables), sample=sample)
     dag = build_dag(project.nodes)
     columns = check_columns(project, dag)
     if columns.errors:

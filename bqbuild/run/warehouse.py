@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -35,7 +36,8 @@ def write_warehouse(session: Session) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh.unlink(missing_ok=True)
         with duckdb.connect(str(fresh)) as connection:
-            _create_views(connection, session, "main", session.pointers())
+            own = replace(session.project, sample=None).environment
+            _create_views(connection, session, "main", session.store.environments.read(own))
             for environment in session.store.environments.names():
                 project, _, name = environment.partition("/")
                 if project == session.project.name and name:
