@@ -115,9 +115,7 @@ def test_the_warehouse_has_the_sample_in_a_schema_of_its_own(many: Space) -> Non
         ]
 
 
-def test_the_commands_run_and_look_at_a_sample(
-    many: Space, bqbuild: Bqbuild, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_commands_run_and_look_at_a_sample(many: Space, bqbuild: Bqbuild, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(many.root)
     monkeypatch.setitem(os.environ, "LLM_URL", many.server.url)
     assert bqbuild("build", "--sample", "3", "-q").code == 0
