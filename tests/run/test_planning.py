@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from bqbuild.core.events import NodeStarted
 from bqbuild.plan.plan import Step
+from bqbuild.run.execute import run
+from bqbuild.run.options import RunOptions
 from tests.llm_server import default_answer
 from tests.space import Space, statuses
 
@@ -141,3 +144,19 @@ def test_a_call_that_two_models_want_is_counted_once(asking: Space) -> None:
     assert totals["calls"] == {"new": 3, "cached": 3}
     asking.run()
     assert asking.sent == 3
+
+
+def test_what_a_plan_built_a_run_publishes_and_does_not_build_again(asking: Space) -> None:
+    asking.write("models/loud.sql", "select id, upper(topic) as topic from {{ source('notes') }}")
+    asking.edit("models/m.yml", "from: notes", "from: loud")
+    assert step(asking, "loud").action == "build"
+    started: list[str] = []
+    with asking.session() as session:
+        listen = [lambda event: started.append(event.name) if isinstance(event, NodeStarted) else None]
+        results = run(session, session.models(), RunOptions(), listen)
+    assert started == ["questions"]
+    assert {result.name: result.status for result in results} == {
+        "notes": "success",
+        "loud": "success",
+        "questions": "success",
+    }
