@@ -29,6 +29,7 @@ def running_options(function: F) -> F:
         click.option("--threads", type=click.IntRange(1), help="How many free nodes are built at once."),
         sample_option,
         click.option("--fail-fast", "-x", is_flag=True, help="Stop at the first failure."),
+        click.option("--repay", is_flag=True, help="Pay again for calls and trainings that are damaged in the store."),
         selection_options,
     ):
         function = option(function)

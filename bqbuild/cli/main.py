@@ -25,6 +25,7 @@ COMMANDS = {
     "compile": "Show compiled SQL and rendered prompts.",
     "debug": "Check configuration, store and every LLM connection.",
     "diff": "Show what differs between environments, or between runs.",
+    "fsck": "Compare every file of the store with its checksum.",
     "init": "Make a new project.",
     "lineage": "Show what a model is made from.",
     "ls": "List models.",

@@ -74,10 +74,13 @@ class Desk:
         log: CallLog,
         connection: Callable[[str], ConnectionSpec],
         renewal: Renewal | None = None,
+        *,
+        repay: bool = False,
     ) -> None:
         self._client = client
         self._log = log
         self._connection = connection
+        self._repay = repay
         self._in_flight: dict[CallKey, asyncio.Task[CallRecord]] = {}
         self._renewal = renewal
         self._renews_all = False
@@ -95,9 +98,9 @@ class Desk:
         return self._client.key(ask.llm, ask.request)
 
     def look_up(self, keys: Sequence[CallKey]) -> dict[CallKey, CallRecord]:
-        """The calls among `keys` that were answered before."""
+        """The calls among `keys` that were answered before. Raises DamagedError where their records are damaged."""
         wanted = list(dict.fromkeys(keys))
-        found = self._log.find(wanted)
+        found = self._log.find(wanted, repay=self._repay)
         if self._renewal is None:
             return found
         return self._renewal.counted(found, wanted, all_of_them=self._renews_all)

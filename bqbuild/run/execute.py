@@ -33,6 +33,7 @@ from bqbuild.run.chain import build_chain, chain_from
 from bqbuild.run.contracts import check_contract
 from bqbuild.run.desk import Desk
 from bqbuild.run.facts import connections_of, is_paid
+from bqbuild.run.healing import Healing
 from bqbuild.run.ledger import Ending, Ledger
 from bqbuild.run.options import RunOptions
 from bqbuild.run.renewal import Renewal, finish_renewal, renewing
@@ -65,9 +66,10 @@ class Run:
             warn=lambda message: emit(Warned(message)),
             epoch=renewal.number if renewal else 0,
         )
-        desk = Desk(self.client, session.store.calls, lambda name: llms[name], renewal)
+        desk = Desk(self.client, session.store.calls, lambda name: llms[name], renewal, repay=options.repay)
         self.ledger = Ledger(session, state, desk, names, emit, is_preparing=not options.publish)
         self.barriers = Barriers(self.ledger, tests_of(session, names) if options.tests else [])
+        self.healing = Healing(self.ledger, self._build_alone, repay=options.repay)
         self.threads = asyncio.Semaphore(options.threads)
         self.chains = asyncio.Semaphore(OPEN_CHAINS)
         self.machine = asyncio.Lock()
@@ -87,7 +89,7 @@ class Run:
 
     async def _node(self, node: Node) -> None:
         try:
-            await self._attempt(node)
+            await self.healing.attempt(lambda: self._attempt(node))
             await self.barriers.test(node)
         except BqError as error:
             self.ledger.fail(node, error)
@@ -118,7 +120,9 @@ class Run:
         if self.options.free_only and is_paid(node):
             self.ledger.finish(node, "skipped", "it is not free")
             return
-        await self._build(node, decision)
+        self.healing.check(node, decision)
+        chain = chain_from(self.ledger, node, self.barriers.names) if node.kind in ROW_KINDS else [node]
+        await self._build(chain, decision)
 
     def _blocked(self, node: Node, above: Sequence[Ending]) -> str:
         if self.ledger.has_failed and self.options.fail_fast:
@@ -130,9 +134,12 @@ class Run:
                 return f"`{ending.result.name}` is partial: {node.kind} waits for whole tables"
         return ""
 
-    async def _build(self, node: Node, decision: Decision) -> None:
+    async def _build_alone(self, node: Node, decision: Decision) -> None:
+        await self._build([node], decision)
+
+    async def _build(self, chain: list[Node], decision: Decision) -> None:
         """Build one node, or the chain that begins with it, under leases."""
-        chain = chain_from(self.ledger, node, self.barriers.names) if node.kind in ROW_KINDS else [node]
+        node = chain[0]
         names = sorted(digest(["node", member.name, self.session.recipe(member.name).digest]) for member in chain)
         with ExitStack() as leases:
             waited = False

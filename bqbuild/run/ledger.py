@@ -48,11 +48,15 @@ class Ledger:
         self.has_failed = False
         self._is_preparing = is_preparing
         self._started: dict[NodeName, float] = {}
+        self._reopened: set[NodeName] = set()
 
     def finish(self, node: Node, status: str, reason: str, output: Output | None = None) -> None:
         """A node has ended."""
         if self.endings[node.name].done():
-            return
+            if node.name not in self._reopened:
+                return
+            self._reopened.discard(node.name)
+            self.endings[node.name] = self.endings[node.name].get_loop().create_future()
         began = self._started.get(node.name)
         tables = output.tables if output else {}
         tally = self.tallies.get(node.name, Tally())
@@ -71,6 +75,10 @@ class Ledger:
         self.endings[node.name].set_result(Ending(result, output is not None))
         self.emit(NodeFinished(result))
 
+    def reopen(self, node: Node) -> None:
+        """A node that has ended is to be built again: how it ends then counts. Until that, its first end does."""
+        self._reopened.add(node.name)
+
     def fail(self, node: Node, error: BqError) -> None:
         """A node could not be built."""
         self.finish(node, "error", str(error))
@@ -85,7 +93,13 @@ class Ledger:
         """Write down what was built, then let the environment see it."""
         recipe = self.session.recipe(node.name)
         tally = self.tallies[node.name]
-        stats = {"rows": output.tables[""].rows, "missing": missing, "calls": tally.new, "cost": tally.cost}
+        stats = {
+            "rows": output.tables[""].rows,
+            "missing": missing,
+            "calls": tally.new,
+            "cost": tally.cost,
+            "seconds": round(time.monotonic() - self._started[node.name], 3),
+        }
         stats |= self.state.freshness.stats(node, tally.kept + missing, is_told=tally.is_told)
         if self._is_preparing:
             stats[PREPARED] = True

@@ -12,7 +12,8 @@ from bqbuild.core.records import CallKey
 class RunOptions:
     """`full_refresh` builds selected nodes again (calls are still looked up); `refresh_calls` asks for all their
     answers again, `retry` for the answers to these calls; `tests` makes a run a `build`; `free_only` stops before the
-    first node that calls an LLM or trains; `publish` moves the environment's pointers."""
+    first node that calls an LLM or trains; `publish` moves the environment's pointers; `repay` pays again for calls and
+    trainings whose records are damaged."""
 
     full_refresh: bool = False
     refresh_calls: bool = False
@@ -20,5 +21,6 @@ class RunOptions:
     tests: bool = False
     free_only: bool = False
     publish: bool = True
+    repay: bool = False
     fail_fast: bool = False
     threads: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from bqbuild.core.hashing import Digest
-from bqbuild.core.records import Node, NodeName, ReadInput, Table, Trace
+from bqbuild.core.records import Node, NodeName, ReadInput, Recipe, Table, Trace
 from bqbuild.graph.recipe import build_key
 from bqbuild.plan.rebuild import Decision, Known, decide
 from bqbuild.run.freshness import Freshness
 from bqbuild.run.inputs import read_inputs
 from bqbuild.run.renewal import Renewal
 from bqbuild.run.session import Session
-from bqbuild.store.base import Pointer
+from bqbuild.store.base import DamagedError, Pointer
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class State:
     pointers: Mapping[NodeName, Pointer] = field(default_factory=dict)
     moved: dict[NodeName, Pointer] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    damage: dict[NodeName, DamagedError] = field(default_factory=dict)
+    """What was found to be damaged of trainings."""
     explain_rows: Callable[[Node, str, Trace], str] = field(default=lambda node, name, before: "")
     """What became of the rows of an input since a trace; a plan has the time to look."""
     freshness: Freshness = field(init=False)
@@ -90,7 +92,7 @@ class State:
             return decide(node, recipe, None, known, unbuilt=waiting, is_forced=is_forced), None
         inputs = read_inputs(node, self.session.project, self.session.store.tables, parents)
         key = build_key(recipe, inputs)
-        trace = self.session.store.traces.find([key]).get(key)
+        trace = self.session.store.traces.find([key]).get(key) or self._restored(node, recipe, inputs, key)
         output = self.find(Pointer(key, trace.outputs)) if trace is not None else None
         is_whole = output is not None and self._has_folders(node, output)
         asked_again = self.freshness.to_renew(node, trace) or self.freshness.renewed(trace)
@@ -99,6 +101,11 @@ class State:
         if decision.trace is not None and output is not None:
             self.settle(node.name, output)
         return decision, inputs
+
+    def forget(self, name: NodeName) -> None:
+        """What the node came to is damaged: look at the store again."""
+        with self.lock:
+            self.outputs.pop(name, None)
 
     def settle(self, name: NodeName, output: Output) -> None:
         """The node has come to this."""
@@ -130,14 +137,28 @@ class State:
         )
 
     def _has_folders(self, node: Node, output: Output) -> bool:
-        """Whether the checkpoints that a train node's table names are still there."""
+        """Whether the checkpoints that a train node's table names are still there, and sound."""
         if node.kind != "train":
             return True
         tables = self.session.store.tables
-        digests = {
-            value
-            for batch in tables.batches(output.tables[""], ["checkpoint"])
-            for value in batch.column(0).to_pylist()
-            if value
-        }
-        return all(self.session.store.folders.find(Digest(value)) is not None for value in digests)
+        try:
+            digests = {
+                value
+                for batch in tables.batches(output.tables[""], ["checkpoint"])
+                for value in batch.column(0).to_pylist()
+                if value
+            }
+            return all(self.session.store.folders.find(Digest(value)) is not None for value in digests)
+        except DamagedError as error:
+            self.damage[node.name] = error
+            return False
+
+    def _restored(self, node: Node, recipe: Recipe, inputs: Mapping[str, ReadInput], key: Digest) -> Trace | None:
+        """The trace of a training, where it is lost and the environment still says what came of it: a damaged record
+        of some hundred bytes must not cost a training."""
+        pointer = self.pointers.get(node.name)
+        if node.kind != "train" or pointer is None or pointer.trace != key:
+            return None
+        trace = Trace(key, node.name, node.kind, recipe.digest, recipe.components, inputs, pointer.tables)
+        self.session.store.traces.put(trace)
+        return trace

@@ -28,7 +28,29 @@ ORDER = "_bq_order"
 
 class DamagedError(StoreError):
     """A file of the store is not what was written. A damaged table or folder is set aside at once, so that `find` no
-    longer gives it and a build makes it again; damaged calls stay where they are."""
+    longer gives it and a build makes it again: `digest` is its. Damaged calls stay where they are."""
+
+    def __init__(self, message: str, *, hint: str | None = None, digest: Digest | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.digest = digest
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file of the store that is not what was written, as `fsck` tells of it.
+
+    `action` is what became of it. `calls` are those that cannot be read and `cost` what they cost in dollars; `seconds`
+    is what a training took that would have to be repeated. None where nothing is lost, or nobody knows.
+    """
+
+    what: str
+    path: str
+    problem: str
+    action: str
+    models: tuple[str, ...] = ()
+    calls: int | None = None
+    cost: float | None = None
+    seconds: float | None = None
 
 
 class TableWriter(Protocol):
@@ -86,8 +108,12 @@ class Definitions(Protocol):
 class CallLog(Protocol):
     """The durable record of every answered call."""
 
-    def find(self, keys: Sequence[CallKey]) -> dict[CallKey, CallRecord]:
-        """The recorded calls among `keys`, looked up in bulk."""
+    def find(self, keys: Sequence[CallKey], *, repay: bool = False) -> dict[CallKey, CallRecord]:
+        """The recorded calls among `keys`, looked up in bulk.
+
+        Raises DamagedError where one that is not found may be in a file that is damaged; with `repay` such files are
+        set aside instead, and what they lost counts as never made.
+        """
 
     async def append(self, record: CallRecord) -> None:
         """Record a call; returns when it is durable. Raises StoreError (a full disk …)."""
@@ -200,6 +226,14 @@ class Folders(Protocol):
         """The local folder, or None."""
 
 
+class Health(Protocol):
+    """What finds damage before a run does."""
+
+    def check(self, *, repay: bool = False) -> Iterator[Damage]:
+        """Every file that is not what was written. What can be made again at no cost is set aside; calls that are lost
+        only with `repay`."""
+
+
 class Store(Protocol):
     """All of the above for one root. `scratch` is a folder on the same disk for unfinished work."""
 
@@ -212,6 +246,7 @@ class Store(Protocol):
     runs: Runs
     leases: Leases
     folders: Folders
+    health: Health
     scratch: Path
 
     def close(self) -> None:

@@ -3,6 +3,8 @@
 append   group commit into this process's journal (commit.py)
 find     all segments and all journals, those of other processes included
 close    the journals of this process, and of processes that died, become segments; many small segments become one
+
+What happens to a log that is damaged is in calldamage.py.
 """
 
 from __future__ import annotations
@@ -14,13 +16,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bqbuild.core.errors import StoreError
 from bqbuild.core.records import CallKey, CallRecord
-from bqbuild.store.base import DamagedError
+from bqbuild.store.calldamage import CallDamage, missing_segments, refused, set_journal_aside, set_segments_aside
 from bqbuild.store.callrecords import record_from_json, record_to_json
+from bqbuild.store.catalog import Catalog, Entry
 from bqbuild.store.commit import GroupCommit
 from bqbuild.store.disk import disk_errors, try_lock
 from bqbuild.store.journal import JournalReader, encode_line
-from bqbuild.store.segments import DATA, Segment, remove_segment, write_segment
+from bqbuild.store.segments import DATA, Segment, indexed_costs, remove_segment, write_segment
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +35,11 @@ MANY_SMALL = 32
 class LocalCallLog:
     """The calls of a folder store. Where a key was answered twice, the later answer counts."""
 
-    def __init__(self, folder: Path, *, scratch: Path) -> None:
+    def __init__(self, folder: Path, *, scratch: Path, damaged: Path) -> None:
         self._folder = folder
         self._segments_folder = folder / "segments"
+        self._damaged = damaged
+        self._catalog = Catalog(folder, scratch)
         self._scratch = scratch
         self._commit = GroupCommit(folder, scratch)
         self._guard = threading.Lock()
@@ -41,11 +47,11 @@ class LocalCallLog:
         self._segments: dict[Path, Segment] = {}
         self._used = False
 
-    def find(self, keys: Sequence[CallKey]) -> dict[CallKey, CallRecord]:
+    def find(self, keys: Sequence[CallKey], *, repay: bool = False) -> dict[CallKey, CallRecord]:
         """The recorded calls among `keys`, looked up in bulk.
 
         Raises DamagedError where a key is not found but may have been in a file that is damaged: it would be paid for
-        again.
+        again. With `repay` that is what the user wants: such files are set aside, and what they lost was never made.
         """
         if not keys:
             return {}
@@ -59,7 +65,11 @@ class LocalCallLog:
             for journal in self._journals.values():
                 for body in journal.find(wanted):
                     _keep_latest(found, body)
-            self._refuse_damage({key for key in wanted if key not in found})
+            damage = self._damage({key for key in wanted if key not in found})
+            if damage and not repay:
+                raise refused(damage)
+            for each in damage:
+                self._set_aside(each)
         return {CallKey(key): record_from_json(body) for key, body in found.items()}
 
     async def append(self, record: CallRecord) -> None:
@@ -103,30 +113,43 @@ class LocalCallLog:
     def _compact(self) -> None:
         try:
             self._adopt_journals()
+            self._enter_segments()
             self._merge_small_segments()
-        except OSError as error:
+        except (OSError, StoreError) as error:
             # The journals stay as they are, and stay readable; a later process tries again.
             log.warning("the call log in %s was not compacted: %s", self._folder, error)
 
     def _readers(self) -> list[JournalReader | Segment]:
         return [*self._segments.values(), *self._journals.values()]
 
-    def _refuse_damage(self, missing: set[str]) -> None:
-        """Missing keys that a damaged file had, or may have had, are not missing: they would be paid for twice."""
-        for segment in self._segments.values():
-            damaged = missing & segment.lost
-            if damaged:
-                raise DamagedError(
-                    f"{segment.path} is damaged: {len(damaged)} recorded calls worth ${segment.cost_of(damaged):.6g} "
-                    "cannot be read",
-                    hint="restore the file; or move it out of the store to pay for its calls again",
-                )
-        for reader in self._readers():
-            if missing and reader.damage:
-                raise DamagedError(
-                    f"{reader.damage} is damaged: {len(missing)} calls that are needed may have been recorded there",
-                    hint="restore it; or take it out of the store to pay for the calls again",
-                )
+    def _damage(self, missing: set[str]) -> list[CallDamage]:
+        """The files that had, or may have had, calls that are not found."""
+        if not missing:
+            return []
+        found = []
+        for path, segment in self._segments.items():
+            lost = missing & segment.lost
+            if lost:
+                found.append(CallDamage(path, str(path), frozenset(lost), segment.cost_of(lost)))
+            elif segment.damage:
+                found.append(CallDamage(path, segment.damage, frozenset(missing), None))
+        for path, journal in self._journals.items():
+            if journal.damage:
+                found.append(CallDamage(path, journal.damage, frozenset(missing), None))
+        return found + list(missing_segments(self._segments_folder, self._catalog, missing))
+
+    def _set_aside(self, damage: CallDamage) -> None:
+        """Keep what can be read of a damaged file, and move the file out of the way."""
+        places = (self._segments_folder, self._scratch, self._damaged)
+        if damage.path in self._journals:
+            # one that its process still writes has to stay: what it lost is not asked for again all the same
+            set_journal_aside(damage.path, *places)
+            return
+        kept = set_segments_aside([damage.path], *places)
+        entered = {} if kept is None else {_name(kept): _entry(kept)}
+        self._catalog.update(entered, [_name(damage.path)] if kept != damage.path else [])
+        if damage.path in self._segments:
+            self._segments.pop(damage.path).close()
 
     def _adopt_journals(self) -> None:
         """Turn every journal that nobody writes into a segment. Damaged ones stay, for a human to look at."""
@@ -151,6 +174,12 @@ class LocalCallLog:
         finally:
             journal.close()
 
+    def _enter_segments(self) -> None:
+        """Enter segments that the catalog does not have: those of just now, and of releases that kept none."""
+        known = self._catalog.read()
+        paths = [path for path in self._segments_folder.glob(f"*{DATA}") if _name(path) not in known]
+        self._catalog.update({_name(path): _entry(path) for path in paths})
+
     def _merge_small_segments(self) -> None:
         """Make one segment of many small ones, so that a store of a thousand runs is as quick as one of ten."""
         descriptor = os.open(self._folder / "merge.lock", os.O_RDWR | os.O_CREAT, 0o666)
@@ -167,15 +196,27 @@ class LocalCallLog:
     def _merge(self, paths: Sequence[Path]) -> None:
         segments = [Segment(path) for path in paths]
         try:
-            whole = [segment for segment in segments if segment.is_whole()]
+            whole = [segment for segment in segments if not segment.is_foreign and segment.is_whole()]
             lines = (line for segment in whole for line in segment.sound_lines())
             merged = write_segment(lines, self._segments_folder, self._scratch)
-            for segment in whole:
-                if segment.path != merged:
-                    remove_segment(segment.path)
+            if merged is None:
+                return
+            gone = [segment.path for segment in whole if segment.path != merged]
+            self._catalog.update({_name(merged): _entry(merged)}, [_name(path) for path in gone])
+            for path in gone:
+                remove_segment(path)
         finally:
             for segment in segments:
                 segment.close()
+
+
+def _name(segment: Path) -> str:
+    return segment.name.removesuffix(DATA)
+
+
+def _entry(segment: Path) -> Entry:
+    costs = indexed_costs(segment)
+    return Entry(len(costs), round(sum(costs.values()), 9))
 
 
 def _keep_latest(found: dict[str, dict[str, Any]], body: dict[str, Any]) -> None:

@@ -42,10 +42,10 @@ class ContentFolders:
 
     def find(self, digest: Digest) -> dict[str, Any] | None:
         """The manifest, or None where it is not there; a manifest that is damaged is set aside, and logged."""
-        path = self.path(digest) / self.manifest
         try:
-            return read_checked(path)
+            return self._manifest(digest)
         except ValueError as error:
+            path = self.path(digest) / self.manifest
             log.warning("%s is damaged (%s) and was set aside; it will be built again", path, error)
             self.set_aside(digest)
             return None
@@ -74,6 +74,7 @@ class ContentFolders:
                 raise DamagedError(
                     f"{path} is damaged: {problem}",
                     hint=f"the {self.what} was set aside in {self.damaged}; run again to make it anew",
+                    digest=digest,
                 )
 
     def publish(self, staged: Path, digest: Digest, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -99,6 +100,25 @@ class ContentFolders:
             self._remember(target / file.name)
         return manifest
 
+    def digests(self) -> list[Digest]:
+        """The names of all folders that there are, sorted. Raises OSError."""
+        return sorted(Digest(path.name) for path in self.root.glob("??/*") if path.is_dir())
+
+    def problem(self, digest: Digest) -> tuple[Path, str] | None:
+        """Which file of a folder that is there is not as written, and why. Raises StoreError."""
+        path = self.path(digest) / self.manifest
+        try:
+            manifest = self._manifest(digest)
+        except ValueError as error:
+            return path, str(error)
+        if manifest is None:
+            return path, "it is missing"
+        for file in data_files(manifest):
+            problem = self._problem(self.path(digest) / file.name, file)
+            if problem:
+                return self.path(digest) / file.name, problem
+        return None
+
     def set_aside(self, digest: Digest) -> None:
         """Move a damaged folder out of sight, unless a sound one took its place meanwhile."""
         with self._locked(digest):
@@ -118,11 +138,18 @@ class ContentFolders:
     def _sound_manifest(self, digest: Digest) -> dict[str, Any] | None:
         """The manifest of the folder that is there, if its files are what the manifest says."""
         try:
-            manifest = read_checked(self.path(digest) / self.manifest)
+            manifest = self._manifest(digest)
         except ValueError:
             return None
         if manifest is None or any(self._problem(self.path(digest) / file.name, file) for file in data_files(manifest)):
             return None
+        return manifest
+
+    def _manifest(self, digest: Digest) -> dict[str, Any] | None:
+        """The manifest, or None. Raises ValueError where it is damaged, or another folder's."""
+        manifest = read_checked(self.path(digest) / self.manifest)
+        if manifest is not None and manifest.get("digest") != digest:
+            raise ValueError("it belongs to another folder")
         return manifest
 
     def _problem(self, path: Path, file: DataFile) -> str | None:

@@ -24,13 +24,15 @@ class LocalEnvironments:
 
     def read(self, environment: str) -> dict[NodeName, Pointer]:
         """The pointers of `<project>/<environment>`; empty where there is none yet. Raises DamagedError."""
-        path = self._path(environment)
+        path = self.path(environment)
         try:
             body = read_checked(path)
+            if body is not None and body["environment"] != environment:
+                raise ValueError("it belongs to another environment")
         except ValueError as error:
             raise DamagedError(
                 f"{path} is damaged: {error}",
-                hint="delete it and run again: the tables and calls of the environment are still in the store",
+                hint="`bqbuild fsck` puts it back to the last run; tables and calls are still in the store",
             ) from error
         if body is None:
             return {}
@@ -42,7 +44,7 @@ class LocalEnvironments:
 
         Raises StoreError.
         """
-        path = self._path(environment)
+        path = self.path(environment)
         with locked(self._locks / f"environment-{quote(environment, safe='')}.lock"):
             current = self.read(environment)
             moved = {**current, **pointers}
@@ -59,7 +61,8 @@ class LocalEnvironments:
             environment_name(path.relative_to(self._root).with_suffix("")) for path in self._root.glob("*/*.json")
         )
 
-    def _path(self, environment: str) -> Path:
+    def path(self, environment: str) -> Path:
+        """The file of an environment. Raises StoreError for what names none."""
         project, name = environment_parts(environment)
         return self._root / project / f"{name}.json"
 

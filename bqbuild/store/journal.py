@@ -88,13 +88,14 @@ class JournalWriter:
 class JournalReader:
     """Follows a journal that may still grow. Its file stays readable here when its owner has removed it.
 
-    `damage` says what is wrong with it, if anything is.
+    `damage` says what is wrong with it, if anything is; `broken` counts the lines that cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
         """Raises OSError."""
         self.path = path
         self.damage: str | None = None
+        self.broken = 0
         self._descriptor = os.open(path, os.O_RDONLY)
         self._index = KeyIndex()
         self._end = 0
@@ -115,8 +116,10 @@ class JournalReader:
             elif _ZEROS in line:
                 # A machine that lost its power leaves zeros at the end; with calls after them they are damage.
                 self._lost = self._lost or self._count
+                self.broken += 1
             else:
                 self._say_damaged(self._count)
+                self.broken += 1
 
     def find(self, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The calls among `keys`, as JSON objects. Raises OSError."""

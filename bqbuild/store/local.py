@@ -36,6 +36,7 @@ from bqbuild.store.traces import LocalTraces
 
 if TYPE_CHECKING:
     from bqbuild.store.calls import LocalCallLog
+    from bqbuild.store.health import LocalHealth
 
 
 class LocalStore:
@@ -53,25 +54,47 @@ class LocalStore:
                 make_folder(folder)
         self._session = _Session(self.scratch, locks)
         work = self._session.folder
-        places = {"damaged": root / "damaged", "locks": locks}
-        self.tables = LocalTables(ContentFolders(root / "tables", manifest="table.json", what="table", **places), work)
-        self.folders = LocalFolders(
-            ContentFolders(root / "folders", manifest="folder.json", what="folder", **places), work
-        )
+        damaged = root / "damaged"
+        places = {"damaged": damaged, "locks": locks}
+        tables = ContentFolders(root / "tables", manifest="table.json", what="table", **places)
+        folders = ContentFolders(root / "folders", manifest="folder.json", what="folder", **places)
+        self.tables = LocalTables(tables, work)
+        self.folders = LocalFolders(folders, work)
         self.traces = LocalTraces(root / "traces", scratch=work, locks=locks)
         self.definitions = LocalDefinitions(root / "definitions", scratch=work)
-        self._calls = root / "calls"
         self.epochs = LocalEpochs(root / "calls" / "epochs", scratch=work, locks=locks)
         self.environments = LocalEnvironments(root / "environments", scratch=work, locks=locks)
         self.runs = LocalRuns(root / "runs", scratch=work)
         self.leases = LocalLeases(locks)
+        self._root = root
+        self._content = (tables, folders)
 
     @cached_property
     def calls(self) -> LocalCallLog:
         """The call log; opened at the first look, for most commands need none."""
         from bqbuild.store.calls import LocalCallLog
 
-        return LocalCallLog(self._calls, scratch=self._session.folder)
+        return LocalCallLog(self._root / "calls", scratch=self._session.folder, damaged=self._root / "damaged")
+
+    @cached_property
+    def health(self) -> LocalHealth:
+        """What finds damage; only `fsck` asks for it."""
+        from bqbuild.store.callhealth import CallHealth
+        from bqbuild.store.health import LocalHealth
+
+        damaged = self._root / "damaged"
+        tables, folders = self._content
+        calls = CallHealth(self._root / "calls", self._session.folder, damaged)
+        return LocalHealth(
+            tables=tables,
+            folders=folders,
+            reader=self.tables,
+            traces=self.traces,
+            environments=self.environments,
+            runs=self.runs,
+            calls=calls,
+            damaged=damaged,
+        )
 
     def close(self) -> None:
         """Release what is held and make everything durable. Raises StoreError."""

@@ -30,7 +30,7 @@ class LocalRuns:
     def record(self, environment: str, command: str, pointers: Mapping[NodeName, Pointer]) -> RunRecord:
         """Write down that a run ended, and where all names point after it. Raises StoreError."""
         run = RunRecord(uuid4().hex[:12], datetime.now(UTC), command, dict(pointers))
-        path = self._folder(environment) / f"{run.time.strftime(STAMP)}-{run.id}.json"
+        path = self.folder(environment) / f"{run.time.strftime(STAMP)}-{run.id}.json"
         write_atomic(path, checked_json(_to_json(environment, run)), self._scratch)
         return run
 
@@ -39,7 +39,7 @@ class LocalRuns:
 
         Raises DamagedError, StoreError.
         """
-        paths = sorted(self._folder(environment).glob("*.json"), reverse=True)
+        paths = sorted(self.folder(environment).glob("*.json"), reverse=True)
         found = (_read(path) for path in paths[:limit])
         return [run for run in found if run is not None]
 
@@ -47,23 +47,37 @@ class LocalRuns:
         """All environments that have a history, sorted; they may be gone themselves."""
         return sorted({environment_name(path.parent.relative_to(self._root)) for path in self._root.glob("*/*/*.json")})
 
-    def _folder(self, environment: str) -> Path:
+    def paths(self) -> Sequence[Path]:
+        """The files of all runs of all environments, sorted."""
+        return sorted(self._root.glob("*/*/*.json"))
+
+    def folder(self, environment: str) -> Path:
+        """Where the runs of an environment are recorded. Raises StoreError for what names none."""
         return self._root.joinpath(*environment_parts(environment))
 
 
 def _read(path: Path) -> RunRecord | None:
     try:
-        body = read_checked(path)
+        return read_record(path)
     except ValueError as error:
         raise DamagedError(
             f"{path} is damaged: {error}",
-            hint="delete it: it only says where names pointed after one run; tables and calls are kept",
+            hint="`bqbuild fsck` sets it aside: it only says where names pointed after one run",
         ) from error
+
+
+def read_record(path: Path) -> RunRecord | None:
+    """The run that a file records, or None where it is gone. Raises ValueError where it is damaged, or misplaced."""
+    body = read_checked(path)
     if body is None:  # removed since the folder was listed
         return None
-    return RunRecord(
-        body["run"], datetime.fromisoformat(body["time"]), body["command"], pointers_from_json(body["pointers"])
-    )
+    time = datetime.fromisoformat(body["time"])
+    if (
+        environment_parts(body["environment"]) != path.parts[-3:-1]
+        or path.stem != f"{time.strftime(STAMP)}-{body['run']}"
+    ):
+        raise ValueError("it belongs to another run")
+    return RunRecord(body["run"], time, body["command"], pointers_from_json(body["pointers"]))
 
 
 def _to_json(environment: str, run: RunRecord) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class Segment:
     """A segment that is open for reading. Its file stays readable here when it was removed.
 
     `lost` has the keys whose calls were found to be damaged; `damage` names the file where it is not known which keys
-    it had.
+    it had; `is_foreign` says that the data are not those of the index.
     """
 
     def __init__(self, path: Path) -> None:
@@ -101,6 +101,7 @@ class Segment:
         self.path = path
         self.lost: set[str] = set()
         self.damage: str | None = None
+        self.is_foreign = False
         self._descriptor = os.open(path, os.O_RDONLY)
         self._frames: OrderedDict[int, list[bytes]] = OrderedDict()
         self._index = KeyIndex()
@@ -108,6 +109,12 @@ class Segment:
         if table is None:
             log.warning("the index of %s is missing or damaged and was made again in memory", path)
             table = self._indexed_again()
+        elif not self._fits(table):
+            log.warning("%s has not the calls that its index lists, and was indexed again in memory", path)
+            self.is_foreign = True
+            listed = set(table.column("key").to_pylist())
+            table = self._indexed_again()
+            self.lost |= listed - set(table.column("key").to_pylist())
         keys = np.frombuffer(bytes.fromhex("".join(table.column("key").to_pylist())), ">u8")[::2].astype(np.uint64)
         frames, lines = (table.column(name).to_numpy().astype(np.uint64) for name in ("frame", "line"))
         self._index.add_many(keys, (frames << _LINE_BITS) | lines)
@@ -115,19 +122,20 @@ class Segment:
     def find(self, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The calls among `keys`, as JSON objects. Those that are here and damaged go to `lost`. Raises OSError."""
         for key, position in sorted(self._index.find(keys), key=lambda pair: pair[1]):
-            lines = self._frame(position >> 16)
-            if lines is None:
+            lines, number = self._frame(position >> 16), position & 0xFFFF
+            # The index goes by the first 64 bits of a key: other bits may differ, those may not.
+            if lines is None or number >= len(lines) or line_key(lines[number])[:16] != key[:16]:
                 self.lost.add(key)
-                continue
-            line = lines[position & 0xFFFF]
-            if line_key(line) == key:
-                yield decode_line(line)
+            elif line_key(lines[number]) == key:
+                yield decode_line(lines[number])
 
     def cost_of(self, keys: Collection[str]) -> float:
         """What these calls cost, in dollars, as far as the index tells."""
-        table = _read_index(self.path, ["key", "cost"])
-        rows = table.to_pylist() if table is not None else []
-        return float(sum(row["cost"] for row in rows if row["key"] in keys))
+        return sum(cost for key, cost in indexed_costs(self.path).items() if key in keys)
+
+    def keys(self) -> set[str]:
+        """The keys of all lines that can be read. Raises OSError."""
+        return {line_key(line) for line in self.sound_lines()}
 
     def sound_lines(self) -> Iterator[bytes]:
         """All lines that can be read, in order. Raises OSError."""
@@ -164,10 +172,32 @@ class Segment:
             self._frames.popitem(last=False)
         return lines
 
+    def _fits(self, table: pa.Table) -> bool:
+        """Whether the first and the last call are where the index has them. A damaged frame cannot tell."""
+        for row in {0, table.num_rows - 1} if table.num_rows else ():
+            key, frame, number = (table.column(name)[row].as_py() for name in ("key", "frame", "line"))
+            lines = self._frame(frame)
+            if lines is not None and (number >= len(lines) or line_key(lines[number]) != key):
+                return False
+        return True
+
     def _indexed_again(self) -> pa.Table:
         if not self.is_whole():
             self.damage = str(self.path)
         return pa.Table.from_batches(_index_batches(self._descriptor), schema=_INDEX_SCHEMA)
+
+
+def indexed_costs(data: Path) -> dict[str, float]:
+    """What each call of a segment cost, by its index; the data need not be there. Empty where the index is not."""
+    table = _read_index(data, ["key", "cost"])
+    if table is None:
+        return {}
+    return dict(zip(table.column("key").to_pylist(), table.column("cost").to_pylist(), strict=True))
+
+
+def has_sound_index(data: Path) -> bool:
+    """Whether the index beside the data is there and what its name says."""
+    return _read_index(data, ["key"]) is not None
 
 
 def _write_data(lines: Iterable[bytes], path: Path) -> bool:

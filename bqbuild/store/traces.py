@@ -43,19 +43,29 @@ class LocalTraces:
                 known = self._read(trace.key)
                 if known is not None and known.complete:
                     return
-            write_atomic(self._path(trace.key), data, self._scratch)
+            write_atomic(self.path(trace.key), data, self._scratch)
 
-    def _path(self, key: Digest) -> Path:
+    def recorded(self) -> list[Digest]:
+        """The build keys of all traces, those of damaged ones included, sorted."""
+        return sorted(Digest(path.stem) for path in self._root.glob("??/*.json"))
+
+    def path(self, key: Digest) -> Path:
+        """Where the trace of this key is, or would be."""
         return self._root / key[:2] / f"{key}.json"
 
+    def read(self, key: Digest) -> Trace | None:
+        """A trace, or None where there is none. Raises ValueError where it is damaged, or another key's."""
+        body = read_checked(self.path(key))
+        if body is not None and body["key"] != key:
+            raise ValueError("it belongs to another build")
+        return _from_json(body) if body is not None else None
+
     def _read(self, key: Digest) -> Trace | None:
-        path = self._path(key)
         try:
-            body = read_checked(path)
+            return self.read(key)
         except ValueError as error:
-            log.warning("%s is damaged (%s) and is not used", path, error)
+            log.warning("%s is damaged (%s) and is not used", self.path(key), error)
             return None
-        return _from_json(body) if body is not None and body["key"] == key else None
 
 
 def _to_json(trace: Trace) -> dict[str, Any]:

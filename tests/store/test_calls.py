@@ -242,7 +242,7 @@ def test_a_segment_that_was_cut_short_is_noticed(store: Store, reopen: Callable[
     store.close()
     path = segments(store)[0]
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(DamagedError, match="recorded calls"):
+    with pytest.raises(DamagedError, match="1 recorded call "):
         reopen().calls.find([make_key(1999)])
 
 
@@ -269,7 +269,7 @@ def test_damage_to_index_and_data_is_named(store: Store, reopen: Callable[[], St
     path.write_bytes(data)
     again = reopen()
     assert again.calls.find([make_key(0)]) == {make_key(0): make_call(0)}
-    with pytest.raises(DamagedError, match="1 calls that are needed may have been recorded there"):
+    with pytest.raises(DamagedError, match="1 call that the run needs may have been recorded there"):
         again.calls.find([make_key(5000)])
     again.close()
     assert path.exists()
