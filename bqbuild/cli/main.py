@@ -26,6 +26,7 @@ COMMANDS = {
     "debug": "Check configuration, store and every LLM connection.",
     "diff": "Show what differs between environments, or between runs.",
     "fsck": "Compare every file of the store with its checksum.",
+    "import-calls": "Adopt calls that were paid for elsewhere.",
     "init": "Make a new project.",
     "lineage": "Show what a model is made from.",
     "ls": "List models.",
@@ -57,7 +58,8 @@ class LazyGroup(click.Group):
         """The command of that name."""
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(import_module(f"bqbuild.cli.{cmd_name}_command"), f"{cmd_name}_command")
+        name = f"{cmd_name.replace('-', '_')}_command"
+        command = getattr(import_module(f"bqbuild.cli.{name}"), name)
         assert isinstance(command, click.Command)  # every module in COMMANDS defines one
         return command
 

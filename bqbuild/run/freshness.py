@@ -59,8 +59,7 @@ class Freshness:
             return None
         if count is None:
             return Reason("refreshed", "answers were asked for again since, and some of them may be its own")
-        answers = "answer was" if count == 1 else "answers were"
-        return Reason("refreshed", f"{count} of its {answers} asked for again")
+        return Reason("refreshed", f"{count} of its answers {'was' if count == 1 else 'were'} asked for again")
 
     def stats(self, node: Node, left: int, *, is_told: bool) -> dict[str, Any]:
         """What a trace that is written now says of epochs; nothing in a store without any. `left` counts the answers
