@@ -53,7 +53,8 @@ def test_pairs_are_found_by_a_run(
     bqbuild: Bqbuild, asked: list[Body], llm_server: LlmServer, tmp_path: Path, form: str
 ) -> None:
     answers = [default_answer(body) for body in asked]
-    responses = [completion(body, text) if form == "completion" else text for body, text in zip(asked, answers, strict=True)]
+    both = list(zip(asked, answers, strict=True))
+    responses = [completion(body, text) if form == "completion" else text for body, text in both]
     lines = [{"request": body, "response": reply} for body, reply in zip(asked, responses, strict=True)]
     done = bqbuild("import-calls", write(tmp_path / "pairs.jsonl", lines), "--llm", "writer", "--json")
     assert done.code == 0, done.err
@@ -118,10 +119,11 @@ def test_several_replies_to_one_request_are_its_samples(
     bqbuild: Bqbuild, asked: list[Body], capitals: Space, tmp_path: Path
 ) -> None:
     texts = [[json.dumps({"question": f"Q{n}", "answer": f"A{n}"}) for n in (1, 2, 3)] for _ in asked]
+    both = list(zip(asked, texts, strict=True))
     lines: list[Any] = [
-        {"request": {**body, "n": 2}, "response": completion(body, *three[:2])} for body, three in zip(asked, texts, strict=True)
+        {"request": {**body, "n": 2}, "response": completion(body, *three[:2])} for body, three in both
     ]
-    lines += [{"request": body, "response": three[2]} for body, three in zip(asked, texts, strict=True)]
+    lines += [{"request": body, "response": three[2]} for body, three in both]
     assert bqbuild("import-calls", write(tmp_path / "pairs.jsonl", lines), "--llm", "writer").code == 0
     capitals.edit(MODELS, "    matrix: {grade", "    samples: 3\n    matrix: {grade")
     assert run_questions(bqbuild, capitals.server) == 0
