@@ -44,8 +44,8 @@ def import_calls_command(
         if len(done.refused) > SHOWN:
             click.echo(f"… and {len(done.refused) - SHOWN} lines more; --json lists them", err=True)
         replaced = f"{done.replaced:,} replaced, " if done.replaced else ""
-        counts = f"{done.imported:,} calls imported, {replaced}{done.known:,} known already"
-        settings.say(f"{counts}, {len(done.refused):,} lines refused.")
+        taken = f"{done.imported:,} calls imported, {replaced}{done.known:,} known already"
+        settings.say(f"{taken}, {len(done.refused):,} lines refused.")
     return 1 if done.refused else 0
 
 

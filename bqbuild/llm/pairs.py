@@ -1,8 +1,8 @@
 """Requests and replies that were made elsewhere, from the forms in which people keep them. Pure.
 
-    {"request": {"model": …, "messages": […], …}, "response": {…} or "text"}   a pair of OpenAI's chat completions
-    {"messages": […, {"role": "assistant", …}]}                               a chat, as for fine-tuning
-    {"custom_id": …, "body": {…}} and {"custom_id": …, "response": {…}}       OpenAI's Batch API, joined by custom_id
+{"request": {"model": …, "messages": […], …}, "response": {…} or "text"}   a pair of OpenAI's chat completions
+{"messages": […, {"role": "assistant", …}]}                               a chat, as for fine-tuning
+{"custom_id": …, "body": {…}} and {"custom_id": …, "response": {…}}       OpenAI's Batch API, joined by custom_id
 """
 
 from __future__ import annotations

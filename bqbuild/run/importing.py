@@ -177,5 +177,3 @@ def _json(line: bytes) -> Any:
 
 def _said(record: CallRecord) -> tuple[str, str, str]:
     return record.reply.text, record.reply.reasoning, record.reply.finish_reason
-
-

@@ -120,9 +120,7 @@ def test_several_replies_to_one_request_are_its_samples(
 ) -> None:
     texts = [[json.dumps({"question": f"Q{n}", "answer": f"A{n}"}) for n in (1, 2, 3)] for _ in asked]
     both = list(zip(asked, texts, strict=True))
-    lines: list[Any] = [
-        {"request": {**body, "n": 2}, "response": completion(body, *three[:2])} for body, three in both
-    ]
+    lines: list[Any] = [{"request": {**body, "n": 2}, "response": completion(body, *three[:2])} for body, three in both]
     lines += [{"request": body, "response": three[2]} for body, three in both]
     assert bqbuild("import-calls", write(tmp_path / "pairs.jsonl", lines), "--llm", "writer").code == 0
     capitals.edit(MODELS, "    matrix: {grade", "    samples: 3\n    matrix: {grade")
