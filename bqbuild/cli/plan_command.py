@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -10,52 +11,66 @@ import click
 from bqbuild.cli.output import print_json, safe
 from bqbuild.cli.selection import chosen_models, sample_option, selection_options
 from bqbuild.cli.settings import Settings, command
+from bqbuild.cli.why import why_lines
 
 if TYPE_CHECKING:
     from bqbuild.plan.changes import Reason
     from bqbuild.plan.plan import Amount, Plan, Step
+    from bqbuild.plan.why import Why
 
 STYLES = {"build": "green", "maybe": "yellow", "cached": "bright_black"}
 
 
 @command("plan")
+@click.argument("models", nargs=-1)
 @selection_options
 @click.option("--fast", is_flag=True, help="Build nothing to look further: bounds instead of figures.")
 @click.option("--full-refresh", "-f", is_flag=True, help="As `run --full-refresh` would.")
 @click.option("--refresh-calls", is_flag=True, help="As `run --refresh-calls` would: what paying again costs.")
 @sample_option
+@click.option("--why", "is_why", is_flag=True, help="Take the keys of models apart: every component, then and now.")
 @click.option("--all", "show_all", is_flag=True, help="Show models that are up to date as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option("--markdown", is_flag=True, help="Print a table for a pull request.")
-@click.option("--exit-code", is_flag=True, help="Exit with 1 where there is something to do.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 where there is something to do, else with 0.")
 def plan_command(
     settings: Settings,
+    models: Sequence[str],
     selected: Sequence[str],
     exclude: Sequence[str],
-    show_all: bool,
-    as_json: bool,
-    markdown: bool,
-    exit_code: bool,
     sample: int | None,
-    **how: bool,
+    exit_code: bool,
+    **given: bool,
 ) -> int:
-    """Say what `run` would do, why, and what it can cost. Nothing is sent to an LLM and nothing is published.
+    """Say what `run` would do with MODELS (as --select), why, and what it can cost. Sends and publishes nothing.
 
     Free nodes (SQL, filters without judges …) above the first paid ones are built, so that the calls of these are
     counted exactly; what is below them is bounded. --fast builds nothing.
     """
     from bqbuild.run.artifacts import write_plan
-    from bqbuild.run.planning import plan
+    from bqbuild.run.planning import plan_and_why
 
+    how = {key: given[key] for key in ("fast", "full_refresh", "refresh_calls")}
     with settings.open(sample=sample) as session:
-        made = plan(session, chosen_models(settings, session, selected, exclude), **how)
+        names = chosen_models(settings, session, [*models, *selected], exclude)
+        made, why = plan_and_why(session, names, warn=settings.warn, **how)
         write_plan(session, made)
-    if as_json:
-        print_json(made.json())
-    else:
-        for line in _markdown(made) if markdown else _text(made, show_all):
-            click.echo(line, color=settings.color())
+        told = [why[step.name]() for step in made.steps if step.name in names] if given["is_why"] else []
+    _print(settings, made, told, given)
     return 1 if exit_code and not made.is_empty else 0
+
+
+def _print(settings: Settings, plan: Plan, told: Sequence[Why], given: Mapping[str, bool]) -> None:
+    if given["as_json"]:
+        keys = {"environment": plan.environment, "nodes": [why.json() for why in told]}
+        print_json(keys if given["is_why"] else plan.json())
+        return
+    if given["is_why"]:
+        lines = [line for number, why in enumerate(told) for line in (*[""] * bool(number), *why_lines(why))]
+    else:
+        lines = list(_markdown(plan) if given["markdown"] else _text(plan, given["show_all"]))
+    for line in lines:
+        click.echo(line, color=settings.color())
 
 
 def _text(plan: Plan, show_all: bool) -> Iterator[str]:
@@ -130,7 +145,21 @@ def _markdown(plan: Plan) -> Iterator[str]:
     for step in plan.steps:
         if step.action == "cached":
             continue
-        why = "<br>".join(_reason(reason).replace("|", "\\|") for reason in step.reasons)
-        tokens = f"{_amount(step.input_tokens)} → {_amount(step.output_tokens)}"
-        figures = [_amount(step.rows), _amount(step.new_calls), tokens, _money(step.cost)]
-        yield f"| `{step.name}` | {step.kind} | {step.action} | {' | '.join(figures)} | {why} |"
+        why = "<br>".join(_in_markdown(_reason(reason)) for reason in step.reasons)
+        figures = ["", "", ""]
+        if step.new_calls.value != 0:
+            tokens = f"{_amount(step.input_tokens)} → {_amount(step.output_tokens)}"
+            figures = [_amount(step.new_calls), tokens, _money(step.cost)]
+        yield f"| `{step.name}` | {step.kind} | {step.action} | {' | '.join([_amount(step.rows), *figures])} | {why} |"
+
+
+def _in_markdown(text: str) -> str:
+    """Text in a cell of a table: what is between backticks stays code; nothing else in it is markup."""
+    pieces = text.replace("\n", " ").split("`")
+    if len(pieces) % 2 == 0:  # a backtick too many: nothing is code
+        pieces = ["&#96;".join(pieces)]
+    for number in range(0, len(pieces), 2):
+        plain = pieces[number].replace("&", "&amp;").replace("&amp;#96;", "&#96;").replace("<", "&lt;")
+        pieces[number] = re.sub(r"([\\*_\[\]!#~])", r"\\\1", plain.replace("&#96;", "\0")).replace("@", "&#64;")
+        pieces[number] = pieces[number].replace("\0", "&#96;")
+    return "`".join(pieces).replace("|", "\\|")

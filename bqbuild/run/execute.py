@@ -212,8 +212,8 @@ def _run(
     state = State(session, pointers=session.pointers(), renewal=renewal)
     state.is_forced = frozenset(names) if options.full_refresh else frozenset()
     chosen = nodes_to_build(session, state, names)
-    for name in stale_parents(session, state, chosen):
-        emit(Warned(f"`{name}` is read as it was built, though its declaration has changed since; select it too", name))
+    for name, message in stale_parents(session, state, chosen).items():
+        emit(Warned(message, name))
     emit(RunStarted(tuple((name, session.node(name).kind) for name in chosen)))
     try:
         return _drive(_execute(session, state, chosen, options, emit))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -20,6 +20,7 @@ from bqbuild.plan.bounds import most_output_tokens
 from bqbuild.plan.changes import Reason
 from bqbuild.plan.plan import UNKNOWN, Amount, Plan, Step, total
 from bqbuild.plan.rebuild import CACHED, Decision
+from bqbuild.plan.why import Why
 from bqbuild.run.context import bare_context
 from bqbuild.run.desk import Desk
 from bqbuild.run.execute import run
@@ -38,7 +39,7 @@ from bqbuild.run.renewal import planned_refresh
 from bqbuild.run.replay import replay
 from bqbuild.run.rowchanges import explain_rows
 from bqbuild.run.rows import RowFilter, row_groups
-from bqbuild.run.scope import nodes_to_build
+from bqbuild.run.scope import nodes_to_build, stale_parents
 from bqbuild.run.session import Session
 from bqbuild.run.state import State
 from bqbuild.store.types import schema_of
@@ -55,6 +56,7 @@ class _Walk:
     is_current: dict[NodeName, bool] = field(default_factory=dict)
     renamed: set[NodeName] = field(default_factory=set)
     asked: set[CallKey] = field(default_factory=set)
+    why: dict[NodeName, Callable[[], Why]] = field(default_factory=dict)
 
 
 def plan(
@@ -66,6 +68,22 @@ def plan(
     refresh_calls: bool = False,
 ) -> Plan:
     """What `run` would do with `names`. With `fast` nothing is built, and figures are bounds."""
+    made, _ = plan_and_why(session, names, fast=fast, full_refresh=full_refresh, refresh_calls=refresh_calls)
+    return made
+
+
+def plan_and_why(
+    session: Session,
+    names: Sequence[NodeName],
+    *,
+    fast: bool,
+    full_refresh: bool,
+    refresh_calls: bool,
+    warn: Callable[[str], None] = lambda message: None,
+) -> tuple[Plan, Mapping[NodeName, Callable[[], Why]]]:
+    """The plan, and for each model of it what takes its key apart when it is called, before the session is closed."""
+    for name in names:
+        session.recipe(name)  # a mistake that only shows now is one of the project's, not of building a node
     if not fast:
         build_free_nodes(session, names)
     renewal = planned_refresh(session, names) if refresh_calls else None
@@ -73,6 +91,8 @@ def plan(
     state.is_forced = frozenset(names) if full_refresh else frozenset()
     if not fast:
         state.explain_rows = partial(explain_rows, state)
+    for message in stale_parents(session, state, nodes_to_build(session, state, names)).values():
+        warn(message)
     return asyncio.run(_plan(session, names, state))
 
 
@@ -84,7 +104,9 @@ def build_free_nodes(session: Session, names: Sequence[NodeName]) -> None:
         raise BuildError(failed[0].reason)
 
 
-async def _plan(session: Session, names: Sequence[NodeName], state: State) -> Plan:
+async def _plan(
+    session: Session, names: Sequence[NodeName], state: State
+) -> tuple[Plan, Mapping[NodeName, Callable[[], Why]]]:
     llms = session.project.target.llms
     client = Client(llms, session.store.calls, warn=lambda message: None)
     walk = _Walk(session, state, Desk(client, session.store.calls, lambda name: llms[name], state.renewal))
@@ -96,12 +118,13 @@ async def _plan(session: Session, names: Sequence[NodeName], state: State) -> Pl
                 steps.append(step)
     finally:
         await client.close()
-    return Plan(session.environment, tuple(steps))
+    return Plan(session.environment, tuple(steps)), walk.why
 
 
 def _step(walk: _Walk, node: Node) -> Step:
     unbuilt = [name for name in walk.session.dag.parents[node.name] if not walk.is_current.get(name, True)]
-    decision, _ = walk.state.decide(node, unbuilt=unbuilt)
+    decision, inputs = walk.state.decide(node, unbuilt=unbuilt)
+    walk.why[node.name] = partial(walk.state.why, node, decision, inputs)
     is_repeated = decision.reasons[0].code == "forced" and _gives_the_same(walk, node, unbuilt)
     reasons = (*decision.reasons, *_advice(walk, node, decision))
     output = walk.state.outputs.get(node.name)

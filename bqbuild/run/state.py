@@ -10,6 +10,7 @@ from bqbuild.core.hashing import Digest
 from bqbuild.core.records import Node, NodeName, ReadInput, Recipe, Table, Trace
 from bqbuild.graph.recipe import build_key
 from bqbuild.plan.rebuild import Decision, Known, decide
+from bqbuild.plan.why import Why, explain
 from bqbuild.run.freshness import Freshness
 from bqbuild.run.inputs import read_inputs
 from bqbuild.run.renewal import Renewal
@@ -106,6 +107,11 @@ class State:
         """What the node came to is damaged: look at the store again."""
         with self.lock:
             self.outputs.pop(name, None)
+
+    def why(self, node: Node, decision: Decision, inputs: Mapping[str, ReadInput] | None) -> Why:
+        """A decision of this state, with the node's key taken apart."""
+        known = self._explained(node, Known(before=self._before(node)))
+        return explain(node, self.session.recipe(node.name), decision, inputs, known)
 
     def settle(self, name: NodeName, output: Output) -> None:
         """The node has come to this."""

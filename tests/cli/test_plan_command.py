@@ -56,3 +56,73 @@ def test_markdown_is_a_table_for_a_pull_request(bqbuild: Bqbuild, built: Space) 
 def test_a_plan_moves_no_pointer(bqbuild: Bqbuild, capitals: Space) -> None:
     bqbuild("plan")
     assert bqbuild("show", "clean_notes").code == 1
+
+
+def test_a_model_may_be_named_without_select(bqbuild: Bqbuild, capitals: Space) -> None:
+    by_argument = bqbuild("plan", "clean_notes", "--json").json()
+    assert [node["name"] for node in by_argument["nodes"]] == ["clean_notes"]
+    assert bqbuild("plan", "--select", "clean_notes", "--json").json() == by_argument
+
+
+def test_why_takes_the_key_apart(bqbuild: Bqbuild, built: Space, llm_server: LlmServer) -> None:
+    unchanged = bqbuild("plan", "questions", "--why", "--json").json()["nodes"][0]
+    assert unchanged["action"] == "cached"
+    assert unchanged["key"]["before"] == unchanged["key"]["after"]
+    components = {component["name"]: component for component in unchanged["components"]}
+    assert set(components) >= {"prompt:ask", "llm.model", "params", "matrix", "output", "variables"}
+    assert {component["status"] for component in components.values()} == {"same"}
+    (read,) = unchanged["inputs"]
+    assert (read["name"], read["status"], read["after"]["columns"]) == ("clean_notes", "same", ["id", "text", "topic"])
+
+    built.edit("prompts/ask.md", "Write one question", "Write a question")
+    built.edit("models/models.yml", "temperature: 0.7", "temperature: 0.8")
+    built.write(
+        "project/sources/notes.jsonl",
+        built.read("project/sources/notes.jsonl") + '{"id": "n", "topic": "Tides", "text": "The moon."}\n',
+    )
+    llm_server.clear()
+    _, changed = bqbuild("plan", "clean_notes", "questions", "--why", "--json").json()["nodes"]
+    assert changed["key"]["before"] == unchanged["key"]["after"] != changed["key"]["after"]
+    now = {component["name"]: component for component in changed["components"]}
+    assert {name for name, component in now.items() if component["status"] == "changed"} == {"prompt:ask", "params"}
+    assert now["prompt:ask"]["before"] == components["prompt:ask"]["after"] != now["prompt:ask"]["after"]
+    (words,) = now["prompt:ask"]["changes"]
+    assert (words["file"], words["line"]) == ("prompts/ask.md", 6)
+    assert "-Write one question for {{ grade }} students on {{ topic }}. Answer in JSON." in words["difference"]
+    assert now["params"]["changes"][0]["difference"] == ["-0.7", "+0.8"]
+    assert changed["inputs"][0]["rows"] == "`clean_notes`: 1 row added"
+    text = bqbuild("plan", "questions", "--why").out
+    assert "questions (synthesize): build\n" in text
+    assert "+Write a question for {{ grade }}" in text
+    assert not llm_server.requests
+
+
+def test_why_of_a_model_that_waits_says_what_is_not_known(bqbuild: Bqbuild, built: Space) -> None:
+    built.edit("prompts/ask.md", "Write one question", "Write a question")
+    waiting = next(node for node in bqbuild("plan", "--why", "--json").json()["nodes"] if node["name"] == "answers")
+    assert waiting["action"] == "maybe"
+    assert waiting["key"]["after"] is None
+    assert waiting["inputs"][0]["status"] == "unknown"
+    assert "not known before its inputs are built" in bqbuild("plan", "--why").out
+
+
+def test_markdown_is_not_made_markup_by_values(bqbuild: Bqbuild, built: Space) -> None:
+    built.edit("models/models.yml", "max_tokens: 200}", "max_tokens: 200, stop: ['<img src=x>|', '[a](//b)', '@you']}")
+    (line,) = [line for line in bqbuild("plan", "--markdown").out.splitlines() if line.startswith("| `questions`")]
+    assert "<img" not in line
+    assert "[a]" not in line
+    assert "@you" not in line
+    assert len(line.replace("\\|", "").split("|")) == 10
+
+
+def test_a_mistake_that_planning_finds_is_one_of_the_project(bqbuild: Bqbuild, capitals: Space) -> None:
+    capitals.write("models/loud.yml", "models: [{name: loud, kind: python, from: kept, function: nowhere}]\n")
+    done = bqbuild("plan")
+    assert done.code == 2
+    assert "models/loud.yml:1" in done.err
+
+
+def test_what_is_read_as_it_was_built_is_a_warning(bqbuild: Bqbuild, built: Space) -> None:
+    built.edit("models/staging/clean_notes.sql", "id, topic", "id, upper(topic) as topic")
+    assert "select `clean_notes` too" in bqbuild("plan", "questions").err
+    assert "warning" not in bqbuild("plan").err
