@@ -10,11 +10,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bqbuild.cli.figures import figures, spending, total
+from bqbuild.cli.figures import figures, pace, spending, total
 from bqbuild.cli.output import json_text, safe
 from bqbuild.cli.settings import Settings
 from bqbuild.core.events import (
     Event,
+    LlmProgress,
     NodeFinished,
     NodeProgress,
     NodeResult,
@@ -45,6 +46,7 @@ class Display:
         self._started: dict[NodeName, float] = {}
         self._spoke: dict[NodeName, float] = {}
         self._progress: dict[NodeName, NodeProgress] = {}
+        self._llms: dict[str, LlmProgress] = {}
         self._results: list[NodeResult] = []
         self._tests: list[Tested] = []
         self._models = 0
@@ -68,6 +70,8 @@ class Display:
                 self._start(event)
             case NodeProgress():
                 self._advance(event)
+            case LlmProgress():
+                self._llms[event.llm] = event
             case NodeFinished():
                 self._finish(event.result)
             case Tested():
@@ -148,6 +152,9 @@ class Display:
             progress = self._progress.get(name)
             got = _got(progress) if progress is not None else ""
             table.add_row(Text("  ◌", style="cyan"), Text(str(name)), Text(got, style="dim"), f"{now - began:.0f} s")
+        for llm in list(self._llms.values()):
+            if llm.in_flight or llm.waiting:
+                table.add_row("", Text(llm.llm, style="dim"), Text(pace(llm), style="dim"), "")
         running = [event.counts for name, event in list(self._progress.items()) if name in self._started]
         counts = total([*(result.counts for result in list(self._results)), *running])
         done = (

@@ -69,6 +69,28 @@ class NodeProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class LlmProgress:
+    """How a connection does now; a few times a second while calls are under way.
+
+    `limit` is how many may be in flight at this moment, `waiting` how many wait to be sent. Rates are those of the last
+    seconds; half of the answers came within `median_seconds`, 95 % within `slow_seconds`. `cost` is in dollars.
+    """
+
+    llm: str
+    in_flight: int
+    limit: int
+    waiting: int
+    answered: int
+    failed: int
+    retries: int
+    calls_per_second: float
+    tokens_per_second: float
+    median_seconds: float
+    slow_seconds: float
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
 class NodeFinished:
     """A node ended."""
 
@@ -105,5 +127,5 @@ class RunFinished:
     seconds: float
 
 
-Event = RunStarted | NodeStarted | NodeProgress | NodeFinished | Tested | Warned | RunFinished
+Event = RunStarted | NodeStarted | NodeProgress | LlmProgress | NodeFinished | Tested | Warned | RunFinished
 Listener = Callable[[Event], None]

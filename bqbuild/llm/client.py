@@ -10,13 +10,20 @@ from typing import Any, Protocol
 
 from bqbuild.config.specs import ConnectionSpec, PriceSpec
 from bqbuild.core.errors import BqError, ProjectError, did_you_mean
+from bqbuild.core.events import LlmProgress
 from bqbuild.core.records import CallKey, CallRecord, ChatReply, ChatRequest
 from bqbuild.llm import provider_kind
 from bqbuild.llm.base import Warn
-from bqbuild.llm.connection import Connection, ConnectionDown, Pace, Usage, copy_of
+from bqbuild.llm.connection import Connection, ConnectionDown, Pace, copy_of
 from bqbuild.llm.keys import call_key
+from bqbuild.llm.usage import Usage
 
 __all__ = ["Client", "ConnectionDown", "Pace", "Usage"]
+
+REPORT_SECONDS = 0.5
+"""How often the figures of a connection at work are told."""
+DRAIN_SECONDS = 0.02
+"""How often it is looked whether the last call has ended, after the user stopped the run."""
 
 
 class Journal(Protocol):
@@ -27,7 +34,10 @@ class Journal(Protocol):
 
 
 class Client:
-    """The connections of a target, opened when first used. Belongs to one event loop."""
+    """The connections of a target, opened when first used. Belongs to one event loop.
+
+    `report` is told the figures of each connection, twice a second while it has calls, and once at the end.
+    """
 
     def __init__(
         self,
@@ -39,6 +49,7 @@ class Client:
         clock: Callable[[], float] = time.time,
         dice: random.Random | None = None,
         epoch: int = 0,
+        report: Callable[[LlmProgress], None] | None = None,
     ) -> None:
         self._specs = dict(connections)
         self._log = calls
@@ -47,6 +58,10 @@ class Client:
         self._clock = clock
         self._dice = dice or random.Random()
         self._epoch = epoch
+        self._report = report
+        self._alarm: asyncio.TimerHandle | None = None
+        self._recording = 0
+        self._is_draining = False
         self._identities: dict[str, Mapping[str, Any]] = {}
         self._open: dict[str, Connection] = {}
         self._in_flight: dict[CallKey, asyncio.Future[CallRecord]] = {}
@@ -91,8 +106,28 @@ class Client:
         """The figures of a connection so far; zeros where it was never used."""
         return copy_of(self._open[llm].usage) if llm in self._open else Usage()
 
+    @property
+    def under_way(self) -> int:
+        """How many calls were sent and are not yet recorded."""
+        return self._recording + sum(connection.limiter.in_flight for connection in self._open.values())
+
+    async def drain(self) -> None:
+        """Send nothing new, retries included; return when all that was sent is recorded or has failed.
+
+        Calls that wait to be sent go on waiting: whoever drains cancels them afterwards.
+        """
+        self._is_draining = True
+        for connection in self._open.values():
+            connection.limiter.freeze()
+        while self.under_way:
+            await asyncio.sleep(DRAIN_SECONDS)
+
     async def close(self) -> None:
         """Close every connection that was opened."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+            self._tell(only_busy=False)
         for connection in self._open.values():
             await connection.provider.close()
         self._open.clear()
@@ -116,7 +151,11 @@ class Client:
             created=round(self._clock(), 3),
             epoch=self._epoch,
         )
-        await self._log.append(record)
+        self._recording += 1
+        try:
+            await self._log.append(record)
+        finally:
+            self._recording -= 1
         return record
 
     def _connection(self, llm: str) -> Connection:
@@ -126,7 +165,22 @@ class Client:
             provider = provider_kind(spec.provider).open(spec, self._warn)
             connection = Connection(llm, spec, provider, self._warn, self._pace, self._dice)
             self._open[llm] = connection
+            if self._is_draining:
+                connection.limiter.freeze()
+            if self._report is not None and self._alarm is None:
+                self._alarm = asyncio.get_running_loop().call_later(REPORT_SECONDS, self._tick)
         return connection
+
+    def _tick(self) -> None:
+        self._tell(only_busy=True)
+        self._alarm = asyncio.get_running_loop().call_later(REPORT_SECONDS, self._tick)
+
+    def _tell(self, *, only_busy: bool) -> None:
+        now = asyncio.get_running_loop().time()
+        for connection in self._open.values():
+            limiter = connection.limiter
+            if self._report is not None and (limiter.in_flight or limiter.waiting or not only_busy):
+                self._report(connection.meter.read(connection.usage, limiter, now))
 
     def _spec(self, llm: str) -> ConnectionSpec:
         if llm not in self._specs:

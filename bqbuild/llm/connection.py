@@ -10,9 +10,11 @@ from bqbuild.config.specs import ConnectionSpec
 from bqbuild.core.errors import ProviderError
 from bqbuild.core.records import ChatReply, ChatRequest
 from bqbuild.llm.base import Provider, Warn
+from bqbuild.llm.figures import Meter
 from bqbuild.llm.limits import Limiter
 from bqbuild.llm.rates import Rates
 from bqbuild.llm.redaction import Redactor
+from bqbuild.llm.usage import Usage
 
 
 class ConnectionDown(ProviderError):
@@ -36,20 +38,6 @@ class Pace:
 
 
 @dataclass(slots=True)
-class Usage:
-    """What went over a connection: requests sent (retries are requests too), their ends, tokens and dollars."""
-
-    requests: int = 0
-    retries: int = 0
-    answered: int = 0
-    failed: int = 0
-    shared: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: float = 0.0
-
-
-@dataclass(slots=True)
 class Connection:
     """Asks one LLM until it answers or there is no point in asking."""
 
@@ -61,6 +49,7 @@ class Connection:
     dice: random.Random = field(default_factory=random.Random)
     usage: Usage = field(default_factory=Usage)
     limiter: Limiter = field(init=False)
+    meter: Meter = field(init=False)
     _redactor: Redactor = field(init=False)
     _rates: Rates = field(init=False)
     _row_of_failures: int = 0
@@ -77,6 +66,7 @@ class Connection:
         capacity = getattr(self.provider, "capacity", None)
         self.limiter = Limiter(spec.max_concurrency, self._rates if has_rates else None, capacity)
         self._redactor = Redactor(self.spec)
+        self.meter = Meter(self.name)
 
     async def ask(self, request: ChatRequest) -> tuple[ChatReply, float]:
         """The reply and the seconds it took, retries and waits aside. Raises ProviderError, ConnectionDown among them.
@@ -160,6 +150,7 @@ class Connection:
     def _note_success(self, reply: ChatReply, started: float, now: float) -> None:
         self._row_of_failures = 0
         self.usage.answered += 1
+        self.meter.note(now - started)
         self.limiter.throttle.succeeded(started, now, reply.output_tokens)
         served_by = (reply.model, reply.fingerprint)
         if served_by != self._served_by:

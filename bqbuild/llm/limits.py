@@ -21,6 +21,7 @@ class Limiter:
         self.throttle = Throttle(most)
         self.in_flight = 0
         self.closed = False
+        self.frozen = False
         self._rates = rates
         self._capacity = capacity
         self._paused_until = 0.0
@@ -78,6 +79,10 @@ class Limiter:
         """Let nothing start for so long: the server asked for it."""
         self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
 
+    def freeze(self) -> None:
+        """Let nothing start any more; who waits goes on waiting."""
+        self.frozen = True
+
     def close(self) -> None:
         """Wake everybody who waits or sleeps; they find `closed` set."""
         self.closed = True
@@ -95,7 +100,7 @@ class Limiter:
     def _free(self, tokens: float) -> bool:
         if self.closed:
             return True
-        if self.in_flight >= self.limit:
+        if self.frozen or self.in_flight >= self.limit:
             return False
         if not self._paused_until and self._rates is None:
             return True

@@ -12,15 +12,14 @@ from pathlib import Path
 from time import monotonic
 
 from bqbuild.core.errors import StoreError
-from bqbuild.core.events import Event, Listener, NodeProgress, RunFinished, RunStarted
-from bqbuild.core.records import NodeName
+from bqbuild.core.events import Event, Listener, LlmProgress, NodeProgress, RunFinished, RunStarted
 from bqbuild.run.session import Session
 
 KEPT = 50
 """Logs that stay; older ones are removed when a new one begins."""
 
 PROGRESS_SECONDS = 5.0
-"""The least time between two entries on the progress of one node."""
+"""The least time between two entries on the progress of one node, or of one LLM."""
 
 
 @contextmanager
@@ -41,13 +40,16 @@ def event_log(session: Session, command: str) -> Iterator[Listener]:
 
 
 def _writer(write: Callable[[str], None], redact: Callable[[str], str]) -> Listener:
-    spoke: dict[NodeName, float] = {}
+    spoke: dict[str, float] = {}
 
     def listen(event: Event) -> None:
-        if isinstance(event, NodeProgress):
-            if monotonic() - spoke.get(event.name, -PROGRESS_SECONDS) < PROGRESS_SECONDS:
+        if isinstance(event, NodeProgress | LlmProgress):
+            # the last word of a connection, when nothing is under way any more, is its sum
+            subject = event.name if isinstance(event, NodeProgress) else f"llm {event.llm}"
+            is_last = isinstance(event, LlmProgress) and not event.in_flight and not event.waiting
+            if not is_last and monotonic() - spoke.get(subject, -PROGRESS_SECONDS) < PROGRESS_SECONDS:
                 return
-            spoke[event.name] = monotonic()
+            spoke[subject] = monotonic()
         entry = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": type(event).__name__}
         write(redact(json.dumps(entry | _content(event), ensure_ascii=False, default=str)) + "\n")
 

@@ -34,6 +34,7 @@ from bqbuild.run.contracts import check_contract
 from bqbuild.run.desk import Desk
 from bqbuild.run.facts import connections_of, is_paid
 from bqbuild.run.healing import Healing
+from bqbuild.run.interrupt import stopping
 from bqbuild.run.ledger import Ending, Ledger
 from bqbuild.run.options import RunOptions
 from bqbuild.run.renewal import Renewal, finish_renewal, renewing
@@ -65,6 +66,7 @@ class Run:
             session.store.calls,
             warn=lambda message: emit(Warned(message)),
             epoch=renewal.number if renewal else 0,
+            report=emit,
         )
         desk = Desk(self.client, session.store.calls, lambda name: llms[name], renewal, repay=options.repay)
         self.ledger = Ledger(session, state, desk, names, emit, is_preparing=not options.publish)
@@ -231,7 +233,9 @@ def _publish(session: Session, state: State, command: str) -> None:
 async def _execute(
     session: Session, state: State, names: Sequence[NodeName], options: RunOptions, emit: Listener
 ) -> list[NodeResult]:
-    return await Run(session, state, names, options, emit).execute()
+    work = Run(session, state, names, options, emit)
+    with stopping(work.client, emit):
+        return await work.execute()
 
 
 def _drive(work: Coroutine[Any, Any, list[NodeResult]]) -> list[NodeResult]:

@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 import threading
 
 import pytest
 
+from bqbuild.cli.figures import pace
 from bqbuild.cli.progress import Display, sum_up_tests
 from bqbuild.cli.settings import Settings
 from bqbuild.core import events
 from bqbuild.core.events import (
     Counts,
+    LlmProgress,
     NodeFinished,
     NodeProgress,
     NodeResult,
@@ -126,6 +129,21 @@ def test_progress_without_a_terminal_is_no_flood(capsys: pytest.CaptureFixture[s
         for step in range(1000):
             display.listen(NodeProgress(A, Counts(), step, 1000, "steps"))
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_figures_of_a_connection_are_one_short_line() -> None:
+    busy = LlmProgress("writer", 64, 64, 136, 500, 0, 3, 41.5, 12345.0, 0.24, 1.16, 0.5)
+    assert pace(busy) == (
+        "41.5 calls/s · 64 in flight of 200 · 240 ms, 95 % within 1.2 s · 12,345 tokens/s · 3 retries"
+    )
+    assert pace(LlmProgress("writer", 1, 64, 0, 0, 0, 1, 0, 0, 0, 0, 0)) == "0.0 calls/s · 1 in flight · 1 retry"
+
+
+def test_a_terminal_shows_how_a_connection_does(capitals: Space) -> None:
+    capitals.server.delay = 0.7
+    code, text = on_terminal("run")
+    assert code == 0
+    assert re.search(r"writer .*calls/s · \d+ in flight", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text))
 
 
 def test_tests_are_summed_up() -> None:

@@ -153,6 +153,28 @@ def test_a_key_revoked_half_way_keeps_what_was_answered(tmp_path: Path, llm_serv
     with_bench(tmp_path, check, base_url=llm_server.url, api_key=KEY, max_concurrency=2)
 
 
+def test_draining_lets_calls_end_and_sends_nothing_new_retries_included(tmp_path: Path, llm_server: LlmServer) -> None:
+    llm_server.fault = lambda body, number: Fault(delay=0.3, status=503 if number == 1 else 200)
+
+    async def check(bench: Bench) -> None:
+        running = [asyncio.create_task(bench.ask(f"question {number}")) for number in range(6)]
+        while bench.client.under_way < 2 or len(llm_server.requests) < 2:
+            await asyncio.sleep(0.005)
+        await bench.client.drain()
+        assert len(llm_server.requests) == 2
+        late = asyncio.create_task(bench.ask("late"))
+        await asyncio.sleep(0.05)
+        done = [task for task in (*running, late) if task.done()]
+        assert len(done) == 1
+        record = await done[0]
+        assert bench.recorded([record.key]) == {record.key: record}
+        for task in (*running, late):
+            task.cancel()
+        await asyncio.gather(*running, late, return_exceptions=True)
+
+    with_bench(tmp_path, check, base_url=llm_server.url, max_concurrency=2)
+
+
 class FullDisk:
     """A call log on a full disk."""
 
