@@ -75,9 +75,31 @@ def read_target(
         value = rest if own is None else {**rest, "vars": own}
     spec = validate(TargetSpec, value, document, mistakes, path)
     if spec is not None:
+        _refuse_recorded(value, secrets, document, mistakes, path)
         _keep_secret(spec, secrets)
     _check_others(document, name, mistakes)
     return spec, secrets
+
+
+_HOLDS_SECRETS = frozenset({"api_key", "headers", "base_url", "endpoints"})
+"""Keys of a connection that are never recorded: all else is part of keys, call records and names."""
+
+
+def _refuse_recorded(
+    value: Any, secrets: Secrets, document: Document, mistakes: Mistakes, path: tuple[str | int, ...]
+) -> None:
+    """Note every value that a secret was read into and that would be written down."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key not in _HOLDS_SECRETS:
+                _refuse_recorded(item, secrets, document, mistakes, (*path, key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            _refuse_recorded(item, secrets, document, mistakes, (*path, number))
+    elif isinstance(value, str) and secrets.found_in(value):
+        keys = " ".join(sorted(_HOLDS_SECRETS))
+        hint = f"what stands here is recorded; a connection's {', '.join(keys.split())} are not"
+        mistakes.add(f"a secret has no place in `{path[-1]}`", document.value_where(path), hint)
 
 
 def _keep_secret(spec: TargetSpec, secrets: Secrets) -> None:
@@ -86,6 +108,8 @@ def _keep_secret(spec: TargetSpec, secrets: Secrets) -> None:
         for header, value in connection.headers.items():
             if header.lower() in ("authorization", "api-key", "x-api-key"):
                 secrets.add(value)
+    for connection in spec.llms.values():
+        connection.remember_secrets(secrets.values())
 
 
 def _check_others(document: Document, chosen: str, mistakes: Mistakes) -> None:

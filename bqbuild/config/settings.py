@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from bqbuild.config.specbase import Spec, Text, Texts, Value
 
@@ -41,6 +41,16 @@ class ConnectionSpec(Spec):
     """Longest prompt in tokens; a longer one is truncated by `embedded`, with a warning."""
     threads: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=16, ge=1)
+    _secrets: frozenset[str] = PrivateAttr(default=frozenset())
+
+    def remember_secrets(self, secrets: frozenset[str]) -> None:
+        """Know the secrets of the target, wherever they stand: a server may say any of them back."""
+        self._secrets = secrets
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The secrets of the target."""
+        return self._secrets
 
 
 class TargetSpec(Spec):

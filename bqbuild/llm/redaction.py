@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from urllib.parse import SplitResult, urlsplit
 
+from bqbuild.config.secrets import secret_forms
 from bqbuild.config.specs import ConnectionSpec
 
 _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
@@ -13,10 +15,11 @@ HIDDEN = "***"
 
 
 class Redactor:
-    """Knows the secrets of one connection: its key, headers that carry credentials, and those in its URLs."""
+    """Knows the secrets of one connection: its key, headers that carry credentials, those in its URLs, and whatever
+    else its target took from secret variables."""
 
     def __init__(self, connection: ConnectionSpec) -> None:
-        found = {connection.api_key, connection.api_key.strip()}
+        found = {connection.api_key, connection.api_key.strip(), *connection.secrets}
         for name, value in connection.headers.items():
             if _SECRET_HEADER.search(name):
                 found |= {value, value.rpartition(" ")[2]}
@@ -24,9 +27,9 @@ class Redactor:
             parts = _split(url)
             found |= {parts.password or "", parts.query} if parts else set()
         # The longest first, so that a secret inside another leaves nothing of the outer one.
-        self._secrets = sorted((secret for secret in found if secret), key=len, reverse=True)
+        self._secrets = _longest_first(found)
         # A reply is data: a placeholder such as `EMPTY` or `not-needed` must not eat words out of it.
-        self._in_replies = [secret.encode() for secret in self._secrets if _looks_real(secret)]
+        self._in_replies = [form.encode() for form in _longest_first(filter(_looks_real, found))]
 
     def text(self, text: str) -> str:
         """`text` without secrets."""
@@ -79,6 +82,12 @@ def _split(url: str) -> SplitResult | None:
     except ValueError:
         return None
     return parts
+
+
+def _longest_first(secrets: Iterable[str]) -> list[str]:
+    """All forms of these secrets."""
+    forms = {form for secret in secrets if secret for form in secret_forms(secret)}
+    return sorted(forms, key=len, reverse=True)
 
 
 def _looks_real(secret: str) -> bool:

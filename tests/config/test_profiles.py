@@ -82,7 +82,7 @@ def test_secrets_are_redacted(tmp_path: Path) -> None:
         ("headers: {Authorization: \"Bearer {{ env_var('MY_TOKEN') }}\"}", "token-value"),
         ("headers: {X-Api-Key: literal-value}", "literal-value"),
         ("base_url: \"{{ secret_env_var('HOST') }}\"", "host-value"),
-        ("revision: \"{{ env_var('db_password') }}\"", "password-value"),
+        ("headers: {X-Team: \"{{ env_var('db_password') }}\"}", "password-value"),
     ],
 )
 def test_what_is_a_secret(tmp_path: Path, line: str, secret: str) -> None:

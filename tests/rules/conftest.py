@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import bqbuild  # noqa: F401  a fixture
 from tests.llm_server import LlmServer
 from tests.space import Space
 
