@@ -146,7 +146,7 @@ def check_llm_parts(node: Declared, prompts: Prompts, target: TargetSpec | None,
             hint = did_you_mean(llm, target.llms) or f"connections of the target: {', '.join(target.llms) or 'none'}"
             mistakes.add(f"there is no LLM connection '{llm}'", node.declaration.value_where((*key, "llm")), hint)
         for column in output.columns if output else ():
-            if column.startswith("_bq_"):
+            if column.lower().startswith("_bq_"):
                 where = node.declaration.where((*key, "output", "columns", column))
                 mistakes.add(f"the column name '{column}' is bqbuild's own", where)
     if isinstance(node.spec, SynthesizeSpec):
@@ -175,7 +175,7 @@ def _check_matrix(node: Declared, spec: SynthesizeSpec, prompt: PromptTemplate |
         if prompt is not None and key not in prompt.columns:
             place = _matrix_place(node, key)
             mistakes.warn(f"the prompt '{spec.prompt}' never reads the matrix key '{key}'", place)
-        if key.startswith("_bq_"):
+        if key.lower().startswith("_bq_"):
             mistakes.add(f"the column name '{key}' is bqbuild's own", _matrix_place(node, key))
     for section in ("include", "exclude"):
         for number, cell in enumerate(spec.matrix.get(section, ())):

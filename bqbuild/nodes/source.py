@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,6 +60,7 @@ class SourceKind:
             table = _write(node, files, columns, ctx)
         except _NewColumnsError:
             columns = _merge(columns, infer_columns(spec, files, node.where))
+            check_names(files[0], (column.name for column in columns))
             table = _write(node, files, columns, ctx)
         if list(locked) != columns:
             with ctx.store.leases.hold(f"sources.lock of {ctx.project.root}"):
@@ -80,8 +82,8 @@ def infer_columns(spec: SourceSpec, files: Sequence[SourceFile], where: Where | 
             for batch in READERS[kind](file, spec):
                 guess.see(batch)
         guessed = guess.columns()
-    check_names(files[0], (column.name for column in guessed))
     columns = _with_declared(spec, guessed, where)
+    check_names(files[0], (column.name for column in columns))
     if not columns:
         raise BuildError(
             f"source `{spec.name}` has no rows to infer columns from",
@@ -228,7 +230,7 @@ def _by_content(node: Node) -> _NameRows:
     def name_rows(file: SourceFile, batch: Batch, values: Mapping[str, list[Any]]) -> list[str]:
         ids = []
         names = list(values)
-        for parts in zip(*values.values(), strict=True):
+        for parts in zip(*map(_told_apart, values.values()), strict=True):
             given = {name: part for name, part in zip(names, parts, strict=True) if part is not None}
             content = digest_bytes(orjson.dumps(given, default=plain, option=_CONTENT))
             half = int(content[:16], 16)
@@ -237,6 +239,15 @@ def _by_content(node: Node) -> _NameRows:
         return ids
 
     return name_rows
+
+
+def _told_apart(values: list[Any]) -> list[Any]:
+    """The values of a column for JSON, which would write NaN and the infinities as NULL, all three."""
+    if float not in set(map(type, values)):
+        return values
+    return [
+        {"$float": str(value)} if isinstance(value, float) and not math.isfinite(value) else value for value in values
+    ]
 
 
 class _SeenKeys:

@@ -277,12 +277,17 @@ def _arrow_cast(type_name: str) -> Callable[[Any], Any]:
 
 
 def check_names(file: SourceFile, names: Iterable[str]) -> None:
-    """Raises BuildError for a column that is called like one of bqbuild's own."""
+    """Raises BuildError for a column without a name, and for one that is called like another or like bqbuild's own:
+    in tables, upper and lower case are one."""
+    seen: dict[str, str] = {}
     for name in names:
-        if name in LINEAGE_COLUMNS or not name:
-            raise BuildError(
-                f"a column is called `{name}`, a name that bqbuild keeps for itself"
-                if name
-                else "a column has no name",
-                where=Where(file.shown_as),
-            )
+        other = seen.setdefault(name.lower(), name)
+        problem = ""
+        if not name:
+            problem = "a column has no name"
+        elif name.lower() in LINEAGE_COLUMNS:
+            problem = f"a column is called `{name}`, a name that bqbuild keeps for itself"
+        elif other != name:
+            problem = f"columns are called `{other}` and `{name}`, which are one name in SQL"
+        if problem:
+            raise BuildError(problem, where=Where(file.shown_as), hint="rename it in the file")

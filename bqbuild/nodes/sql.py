@@ -186,7 +186,7 @@ def _check_columns(columns: Sequence[Column], where: Where) -> None:
             raise BuildError(
                 f"two columns are called `{column.name}`", where=where, hint="give one of them another name with AS"
             )
-        if column.name.startswith("_bq_"):
+        if column.name.lower().startswith("_bq_"):
             raise BuildError(
                 f"`{column.name}` is bqbuild's own, and rows carry their id anyway",
                 where=where,

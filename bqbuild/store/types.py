@@ -89,11 +89,13 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
 
 def columns_of(schema: pa.Schema) -> tuple[Column, ...]:
     """The columns of an Arrow schema. Raises StoreError as `stored_schema` does."""
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for name in schema.names:
-        if name in seen:
-            raise StoreError(f"a table cannot have two columns named `{name}`")
-        seen.add(name)
+        if name.lower() in seen:
+            other = seen[name.lower()]
+            also = "" if other == name else f" and `{other}`: DuckDB does not tell upper from lower case"
+            raise StoreError(f"a table cannot have two columns named `{name}`{also}")
+        seen[name.lower()] = name
     return tuple(Column(field.name, _field_type(field)) for field in schema)
 
 
