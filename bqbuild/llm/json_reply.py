@@ -64,6 +64,20 @@ def read_json(text: str) -> list[Any]:
     return _scan(text)
 
 
+def ends_open(text: str) -> bool:
+    """Whether JSON was begun in `text` whose end is missing."""
+    position, budget = 0, 300_000 + 3 * len(text)
+    while budget > 0 and (start := _START.search(text, position)):
+        try:
+            _, position = _tolerant(text, start.start())
+        except NotJsonError as error:
+            if error.position >= len(text):
+                return True
+            budget -= error.position - start.start() + ATTEMPT_COST
+            position = start.end()
+    return False
+
+
 def restore_latex(value: Any) -> Any:
     """Undo escapes that were none, at any depth: `"\\frac"` in JSON is a form feed and `rac`, which nobody means."""
     if isinstance(value, str):

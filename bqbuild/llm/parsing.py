@@ -12,7 +12,7 @@ from typing import Any
 
 from bqbuild.config.specs import OutputSpec
 from bqbuild.core.records import ChatReply, Message
-from bqbuild.llm.json_reply import Number, read_json, restore_latex
+from bqbuild.llm.json_reply import Number, ends_open, read_json, restore_latex
 from bqbuild.llm.schema import constraint_for, described, json_schema
 from bqbuild.llm.values import Unusable, column_value, match_label, storable
 
@@ -23,7 +23,7 @@ MAX_QUOTED = 4000
 """Characters of an unusable reply that a re-ask quotes."""
 
 _THINK = re.compile(r"\s*<(think|thinking|reasoning)>", re.IGNORECASE)
-_THOUGHT = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
+_THOUGHTS = re.compile(r"</?(?:think|thinking|reasoning)>", re.IGNORECASE)
 _WRAPPERS = 3
 
 
@@ -45,15 +45,15 @@ def parse_reply(reply: ChatReply, output: OutputSpec) -> Parsed:
         raise Unusable("refused", "the LLM refused to answer")
     text, reasoning = split_reasoning(reply)
     truncated = reply.finish_reason == "length"
-    if truncated and (output.format == "text" or not text):
-        raise Unusable("truncated", "the reply was cut off at the token limit", hint="raise `params.max_tokens`")
+    if truncated and _lacks_its_end(text, output):
+        raise _cut_off(reply, "while the LLM was still reasoning" if reasoning and not text else "")
     if not text:
         raise Unusable("empty", "the reply is empty")
     try:
         items = _READERS[output.format](text, output)
     except Unusable as problem:
         if truncated:
-            raise Unusable("truncated", f"the reply was cut off at the token limit: {problem.message}") from None
+            raise _cut_off(reply, problem.message) from None
         raise Unusable(problem.reason, problem.message, hint=f"answer with {described(output)}") from None
     if items and all(_blank(item) for item in items):
         raise Unusable("empty", "every column of the reply is empty")
@@ -66,17 +66,55 @@ def split_reasoning(reply: ChatReply) -> tuple[str, str]:
 
     A block that was never closed is reasoning to its end; one that was opened by the prompt is closed all the same.
     """
-    text = reply.text
-    opening = _THINK.match(text)
-    closing = _THOUGHT.search(text)
-    thought = ""
-    if opening:
-        thought = text[opening.end() : closing.start() if closing else len(text)]
-        text = text[closing.end() :] if closing else ""
-    elif closing and not re.search(r"<(?:think|thinking|reasoning)>", text[: closing.start()], re.IGNORECASE):
-        thought, text = text[: closing.start()], text[closing.end() :]
-    parts = [part.strip() for part in (reply.reasoning, thought) if part.strip()]
+    text, thoughts = _without_thoughts(reply.text)
+    parts = [part.strip() for part in (reply.reasoning, *thoughts) if part.strip()]
     return text.strip(), storable("\n\n".join(parts))
+
+
+def _without_thoughts(text: str) -> tuple[str, list[str]]:
+    """The text behind its `<think>` blocks, and what stands in them."""
+    thoughts: list[str] = []
+    position = 0
+    while opening := _THINK.match(text, position):
+        end, position = _end_of_thought(text, opening.end())
+        thoughts.append(text[opening.end() : end])
+    first = _THOUGHTS.search(text) if not thoughts else None
+    if first and first[0].startswith("</"):  # the prompt has opened it
+        return text[first.end() :], [text[: first.start()]]
+    return text[position:], thoughts
+
+
+def _end_of_thought(text: str, start: int) -> tuple[int, int]:
+    """Where a block that begins at `start` ends, and where the text goes on.
+
+    That is the tag that closes it, blocks inside it aside; else, as an LLM may only have spoken of such a tag, the last
+    one that closes anything; else nowhere.
+    """
+    depth, last = 1, (len(text), len(text))
+    for tag in _THOUGHTS.finditer(text, start):
+        depth += -1 if tag[0].startswith("</") else 1
+        if tag[0].startswith("</"):
+            last = (tag.start(), tag.end())
+        if depth == 0:
+            break
+    return last
+
+
+def _lacks_its_end(text: str, output: OutputSpec) -> bool:
+    """Whether the end of a reply that was cut off is missed: what was complete may be a draft, or half a list."""
+    if output.format == "json":
+        return not text or ends_open(text)
+    if output.format == "tags":
+        tags = re.findall(rf"<(/?)(?:{'|'.join(map(re.escape, output.columns))})\s*>", text, re.IGNORECASE)
+        return not tags or tags[-1] == ""
+    return not text or output.format == "text"
+
+
+def _cut_off(reply: ChatReply, detail: str) -> Unusable:
+    after = f", after {reply.output_tokens} tokens" if reply.output_tokens else ""
+    detail = f": {detail}" if detail else ""
+    message = f"the reply was cut off at the token limit{after}{detail} (raise `params.max_tokens`)"
+    return Unusable("truncated", message)
 
 
 def reask(messages: Sequence[Message], reply: ChatReply, problem: Unusable) -> tuple[Message, ...]:

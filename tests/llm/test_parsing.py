@@ -166,6 +166,11 @@ def test_text_is_the_whole_reply_without_its_reasoning() -> None:
         ("a</think>b", ("b", "a")),
         ("<think>never closed", ("", "never closed")),
         ("<think></think>b", ("b", "")),
+        ("<think>a</think>\n<think>b</think>c", ("c", "a\n\nb")),
+        ("<think>a</think><think>never closed", ("", "a\n\nnever closed")),
+        ("<think>a<think>b</think>c</think>d", ("d", "a<think>b</think>c")),
+        ("<think>I use <think> here</think>d", ("d", "I use <think> here")),
+        ("<think>a</think>the tag <think> is one", ("the tag <think> is one", "a")),
         ("use <think> and </think> in HTML", ("use <think> and </think> in HTML", "")),
         ("<THINKING>a</THINKING> b", ("b", "a")),
     ],
@@ -182,11 +187,39 @@ def test_reasons_for_failure_are_told_apart() -> None:
     assert problem("half a sent", TEXT, finish_reason="length").reason == "truncated"
     assert problem("<think>half a thou", TEXT, finish_reason="length").reason == "truncated"
     assert problem('{"question": "q", "answer": "a', JSON, finish_reason="length").reason == "truncated"
+    cut = problem('{"question": "q", "answer": "a', JSON, finish_reason="length", output_tokens=200)
+    assert cut.message.startswith("the reply was cut off at the token limit, after 200 tokens")
+    assert "raise `params.max_tokens`" in cut.message
+    assert "still reasoning" in problem("<think>half", TEXT, finish_reason="length").message
 
 
 def test_a_reply_at_the_limit_that_is_whole_all_the_same_is_used() -> None:
     assert items('{"question": "q", "answer": "a"}\n\nIn other', JSON, finish_reason="length") == [qa("q", "a")]
     assert items("2", CHOICE, finish_reason="length") == [{"difficulty": "2"}]
+
+
+HALF_LIST = '[{"question": "q", "answer": "a"}, {"question": "r", "answer": "b"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        (HALF_LIST, MANY),
+        (HALF_LIST + ', {"quest', MANY),
+        ('{"items": ' + HALF_LIST, MANY),
+        ('Draft: {"question": "q", "answer": "a"}. Final: {"question": "q", "answer": "better', JSON),
+        ("<question>q</question><answer>half an ans", TAGS),
+        ("<question>q</question><answer>a</answer><question>r</question><answer>ha", MANY_TAGS),
+    ],
+)
+def test_what_was_complete_before_a_reply_was_cut_off_is_no_answer(text: str, spec: OutputSpec) -> None:
+    """It may be a draft, or half of a list: nobody would see that the rest is missing."""
+    assert problem(text, spec, finish_reason="length").reason == "truncated"
+
+
+def test_many_blocks_of_thought_take_no_longer_than_their_length() -> None:
+    for text in ("<think></think>" * 200_000, "<think>" * 200_000, "<think>a</think>" * 200_000 + "b"):
+        split_reasoning(ChatReply(text))
 
 
 def test_a_reask_quotes_the_reply_the_problem_and_what_is_wanted() -> None:
