@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +40,8 @@ class AnnotateKind:
 class AnnotateProgram:
     """Annotation for the rows of one input schema."""
 
+    sides: Mapping[str, pa.Schema] = MappingProxyType({})
+
     def __init__(self, node: Node, input_schema: pa.Schema, conversation: Conversation) -> None:
         self._spec = node.spec
         self._conversation = conversation
@@ -64,9 +67,9 @@ class AnnotateProgram:
         """One task a row."""
         return [[Task(row[ID], "", self._steps(row))] for row in rows]
 
-    def settle(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def settle(self, rows: list[dict[str, Any]]) -> Made:
         """Nothing is left to decide."""
-        return rows
+        return Made(rows)
 
     def _steps(self, row: Mapping[str, Any]) -> RowSteps:
         try:

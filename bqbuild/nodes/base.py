@@ -40,12 +40,14 @@ class Answer:
 class Made:
     """The rows that one task made (all columns of the program's schema), and the rows that it could not make.
 
-    `notes` are recorded with the errors but spoil nothing: a ballot that did not count, items that were cut.
+    `notes` are recorded with the errors but spoil nothing: a ballot that did not count, items that were cut. `sides`
+    has rows for the program's side tables.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     errors: list[RowError] = field(default_factory=list)
     notes: list[RowError] = field(default_factory=list)
+    sides: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 RowSteps = Generator[Sequence[Ask], Sequence[Answer], Made]
@@ -61,15 +63,16 @@ class Task:
 
 
 class RowProgram(Protocol):
-    """A row kind, prepared for one node: templates compiled, schema known."""
+    """A row kind, prepared for one node: templates compiled, schema known; and its side tables' schemas by name."""
 
     schema: pa.Schema
+    sides: Mapping[str, pa.Schema]
 
     def tasks(self, rows: Sequence[Mapping[str, Any]]) -> list[list[Task]]:
         """The tasks of each row, a list a row; rows hold the input's columns, lineage columns included."""
 
-    def settle(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """A last, pure look at rows that were made, many at a time, before they leave (refine's `accept`)."""
+    def settle(self, rows: list[dict[str, Any]]) -> Made:
+        """A last, pure look at rows that were made, many at a time, before they leave (`accept`): rows and sides."""
 
 
 @dataclass(slots=True)

@@ -9,36 +9,37 @@ the side table `errors`; one whose judge gave no reply at all is in neither tabl
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 
-from bqbuild.config.specs import DedupRule, FilterRule, FilterSpec, JudgeRule
-from bqbuild.core.errors import BuildError, Where, did_you_mean
+from bqbuild.config.specs import DedupRule, FilterRule, JudgeRule
+from bqbuild.core.errors import Where
 from bqbuild.core.events import Counts, NodeProgress
 from bqbuild.core.records import ID, LINEAGE_COLUMNS, Node, RowError, Table
 from bqbuild.graph.ordering import check_order
 from bqbuild.graph.predicates import parse_predicate
 from bqbuild.nodes.base import BuildContext, Built
 from bqbuild.nodes.errors import write_errors
-from bqbuild.nodes.judge import judge_program
+from bqbuild.nodes.filter_rules import RuleSite, is_row_rule, open_rule, texts_of
+from bqbuild.nodes.judge import judge_program, verdict_reason
 from bqbuild.nodes.query import Stream, mentioned, query, quoted
+from bqbuild.nodes.rejects import rejects_of, rejects_schema
 from bqbuild.nodes.survivors import POSITION, Survivors, ids_at, positions_of
-from bqbuild.quality.decontaminate import BenchmarkIndex
-from bqbuild.quality.signals import quality_reason
-from bqbuild.quality.words import flat_text
 from bqbuild.store.base import Tables
-from bqbuild.store.types import columns_of
 
-RULE = "_bq_rule"
-REASON = "_bq_reason"
 
-MAX_QUOTED = 200
-"""Characters of a judge's value that a reason quotes."""
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """What became of rows that streamed through the first rules of a filter, up to its first dedup."""
+
+    kept: Table
+    rejects: Table
+    errors: Sequence[RowError]
+    missing: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,13 @@ class _Work:
     inputs: Mapping[str, Table]
     ctx: BuildContext
 
+    def site(self) -> RuleSite:
+        """The rule and what it is applied to."""
+        return RuleSite(self.rule, self.where, self.rows.table.columns, self.inputs, self.ctx.store.tables)
+
     def column(self, name: str) -> str:
         """The column as the input spells it. Raises BuildError where there is none."""
-        return _column(name, self.rows.table, f"rule `{self.rule.name}` reads", self.where)
+        return self.site().column(name)
 
     def ask(self, sql: str, streams: Mapping[str, Stream]) -> pa.Table:
         """Run SQL for the rule."""
@@ -69,22 +74,52 @@ class FilterKind:
 
     def build(self, node: Node, inputs: Mapping[str, Table], ctx: BuildContext) -> Built:
         """The rows that pass every rule; sides: `rejects`, and `errors` (of judges; empty without)."""
-        spec: FilterSpec = node.spec
-        rows = Survivors(ctx.store.tables, inputs[spec.from_])
-        errors: list[RowError] = []
-        for number, rule in enumerate(spec.rules):
-            where = node.places.get(f"rules.{number}", node.where)
-            work = _Work(node, number, rule, where, rows, inputs, ctx)
-            if rule.judge:
-                errors += _judge(work, rule.judge)
-            else:
-                _report(work, len(spec.rules))
-                _RULES[rule.ways()[0]](work)
-        sides = {
-            "rejects": _write_rejects(ctx.store.tables, rows, spec.rules),
-            "errors": write_errors(ctx.store.tables, errors),
-        }
-        return Built(_write(ctx.store.tables, rows.schema, rows.kept()), sides, incomplete=rows.set_aside_count)
+        rows, errors = _apply(node, inputs[node.spec.from_], inputs, ctx, first=0)
+        return _built(node, rows, errors, ctx, None)
+
+    def finish(self, node: Node, streamed: Streamed, inputs: Mapping[str, Table], ctx: BuildContext) -> Built:
+        """Apply the rules that wait for whole inputs, and those after them, to rows that passed the others."""
+        rows, errors = _apply(node, streamed.kept, inputs, ctx, first=streaming_rules(node))
+        return _built(node, rows, [*streamed.errors, *errors], ctx, streamed)
+
+
+def streaming_rules(node: Node) -> int:
+    """How many of a filter's rules, from the first on, look at one row at a time: all before a dedup."""
+    rules: Sequence[FilterRule] = node.spec.rules
+    return next((number for number, rule in enumerate(rules) if rule.dedup), len(rules))
+
+
+def _apply(
+    node: Node, table: Table, inputs: Mapping[str, Table], ctx: BuildContext, *, first: int
+) -> tuple[Survivors, list[RowError]]:
+    """Apply the rules from `first` on to a whole table."""
+    rows = Survivors(ctx.store.tables, table)
+    errors: list[RowError] = []
+    for number, rule in list(enumerate(node.spec.rules))[first:]:
+        where = node.places.get(f"rules.{number}", node.where)
+        work = _Work(node, number, rule, where, rows, inputs, ctx)
+        if rule.judge:
+            errors += _judge(work, rule.judge)
+        else:
+            _report(work, len(node.spec.rules))
+            (_row_rule if is_row_rule(rule) else _dedup)(work)
+    return rows, errors
+
+
+def _built(
+    node: Node, rows: Survivors, errors: Sequence[RowError], ctx: BuildContext, streamed: Streamed | None
+) -> Built:
+    """Write the tables; those who were rejected on the way come first."""
+    tables = ctx.store.tables
+    rejects = rejects_of(rows, [rule.name for rule in node.spec.rules])
+    if streamed is not None:
+        rejects = chain(tables.batches(streamed.rejects), rejects)
+    sides = {
+        "rejects": _write(tables, rejects_schema(rows.schema), rejects),
+        "errors": write_errors(tables, errors),
+    }
+    missing = rows.set_aside_count + (streamed.missing if streamed else 0)
+    return Built(_write(tables, rows.schema, rows.kept()), sides, incomplete=missing)
 
 
 def _report(work: _Work, rules: int) -> None:
@@ -92,20 +127,6 @@ def _report(work: _Work, rules: int) -> None:
     if not any(rule.judge for rule in work.node.spec.rules):
         counts = Counts(rows=work.rows.count)
         work.ctx.emit(NodeProgress(work.node.name, counts, work.number, rules, "rules", work.rule.name))
-
-
-def _sql(work: _Work) -> None:
-    text = work.rule.sql
-    assert text is not None  # the caller picked the rule by its way
-    # in the reasons its normal form, so that they are the same however it was written
-    shown = parse_predicate(text, work.where).identity
-    found = work.ask(
-        f"SELECT {POSITION}, ok IS NULL AS is_null FROM (SELECT {POSITION}, ({text}\n)::BOOLEAN AS ok FROM rows)"
-        " WHERE ok IS NOT TRUE",
-        {"rows": work.rows.stream(mentioned(text, work.rows.schema.names))},
-    )
-    reasons = [f"`{shown}` is {'NULL' if is_null else 'false'}" for is_null in found.column("is_null").to_pylist()]
-    work.rows.drop(work.number, positions_of(found), reasons)
 
 
 def _dedup(work: _Work) -> None:
@@ -153,64 +174,10 @@ def _preference(rule: DedupRule) -> str:
     return f"{rule.keep}\n, {ID}" if rule.keep else ID
 
 
-def _decontaminate(work: _Work) -> None:
-    rule = work.rule.decontaminate
-    assert rule is not None
-    columns = [work.column(name) for name in rule.columns]
-    benchmarks = [
-        (name, work.inputs[name], _benchmark_columns(rule.benchmark_columns, work, name)) for name in rule.against
-    ]
-    tables = work.ctx.store.tables
-    index = BenchmarkIndex(
-        rule.ngram,
-        ((name, texts_of(batch)) for name, table, chosen in benchmarks for batch in tables.batches(table, chosen)),
-    )
-    _drop_by_reason(work, columns, lambda batch: index.reasons(texts_of(batch)))
-
-
-def _benchmark_columns(wanted: Sequence[str], work: _Work, name: str) -> list[str]:
-    """Those of the columns that this benchmark has: benchmarks differ, and one list serves them all."""
-    names = {column.name.lower(): column.name for column in work.inputs[name].columns}
-    found = [names[column.lower()] for column in wanted if column.lower() in names]
-    if not found:
-        has = ", ".join(work.inputs[name].user_columns)
-        listed = ", ".join(f"`{column}`" for column in wanted)
-        raise BuildError(
-            f"rule `{work.rule.name}`: benchmark `{name}` has none of the columns {listed}",
-            where=work.where,
-            hint=f"it has {has}",
-        )
-    return found
-
-
-def _language(work: _Work) -> None:
-    rule = work.rule.language
-    assert rule is not None
-    # lingua is an extra, and 96 MB
-    from bqbuild.quality.language import LanguageDetector
-
-    try:
-        detector = LanguageDetector(rule.allow)
-    except BuildError as error:
-        raise BuildError(f"rule `{work.rule.name}`: {error.message}", where=work.where, hint=error.hint) from error
-    _drop_by_reason(work, [work.column(rule.column)], lambda batch: detector.reasons(texts_of(batch)[0]))
-
-
-def _quality(work: _Work) -> None:
-    rule = work.rule.quality
-    assert rule is not None
-    _drop_by_reason(
-        work,
-        [work.column(rule.column)],
-        lambda batch: [quality_reason(text, rule) for text in texts_of(batch)[0]],
-    )
-
-
-def _drop_by_reason(
-    work: _Work, columns: Sequence[str], reasons: Callable[[pa.RecordBatch], Sequence[str | None]]
-) -> None:
-    for positions, batch in work.rows.batches(columns):
-        found = reasons(batch)
+def _row_rule(work: _Work) -> None:
+    rule = open_rule(work.site())
+    for positions, batch in work.rows.batches(rule.columns):
+        found = rule.reasons(batch)
         out = [number for number, reason in enumerate(found) if reason is not None]
         work.rows.drop(work.number, positions[out], [found[number] or "" for number in out])
 
@@ -231,7 +198,7 @@ def _judge(work: _Work, judge: JudgeRule) -> list[RowError]:
     for row in found.to_pylist():
         if not row["_bq_unjudged"]:
             rejected.append(row[POSITION])
-            reasons.append(_verdict(row, verdicts.column_names))
+            reasons.append(verdict_reason(row, [name for name in verdicts.column_names if name != ID]))
         elif row["_bq_row"] in unusable:
             rejected.append(row[POSITION])
             reasons.append(f"no usable verdict: {unusable[row['_bq_row']].reason}")
@@ -261,42 +228,6 @@ def _not_accepted(work: _Work, judge: JudgeRule, verdicts: pa.Table) -> pa.Table
     )
 
 
-def _verdict(row: Mapping[str, Any], names: Iterable[str]) -> str:
-    said = (
-        f"{name} = {json.dumps(row[name], ensure_ascii=False, default=str)[:MAX_QUOTED]}"
-        for name in names
-        if name != ID
-    )
-    return "judged " + ", ".join(said)
-
-
-def texts_of(batch: pa.RecordBatch) -> list[list[str]]:
-    """The texts of a batch, one list a column; what JSON and lists hold, without their punctuation."""
-    return [
-        [flat_text(_parsed(value) if column.type == "json" else value) for value in values.to_pylist()]
-        for column, values in zip(columns_of(batch.schema), batch.columns, strict=True)
-    ]
-
-
-def _parsed(value: str | None) -> Any:
-    try:
-        return None if value is None else json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-
-
-def _column(name: str, table: Table, reader: str, where: Where) -> str:
-    names = {column.name.lower(): column.name for column in table.columns}
-    if name.lower() not in names:
-        has = ", ".join(table.user_columns)
-        raise BuildError(
-            f"{reader} `{name}`, which its input does not have",
-            where=where,
-            hint=did_you_mean(name, names.values()) or f"it has {has}",
-        )
-    return names[name.lower()]
-
-
 def _write(tables: Tables, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Table:
     writer = tables.writer(schema)
     try:
@@ -306,34 +237,3 @@ def _write(tables: Tables, schema: pa.Schema, batches: Iterable[pa.RecordBatch])
     except BaseException:
         writer.abort()
         raise
-
-
-def _write_rejects(tables: Tables, rows: Survivors, rules: Sequence[FilterRule]) -> Table:
-    """The rejects: the input's user columns, the rule and the reason, then the lineage columns."""
-    input_fields = [field for field in rows.schema if field.name not in (RULE, REASON)]
-    user = [field for field in input_fields if field.name not in LINEAGE_COLUMNS]
-    own = [field for field in input_fields if field.name in LINEAGE_COLUMNS]
-    schema = pa.schema([*user, pa.field(RULE, pa.string()), pa.field(REASON, pa.string()), *own])
-    names = np.array([rule.name for rule in rules], dtype=object)
-    batches = (
-        pa.RecordBatch.from_arrays(
-            [
-                *(batch.column(field.name) for field in user),
-                pa.array(names[numbers], pa.string()),
-                reasons,
-                *(batch.column(field.name) for field in own),
-            ],
-            schema=schema,
-        )
-        for numbers, reasons, batch in rows.rejected()
-    )
-    return _write(tables, schema, batches)
-
-
-_RULES: dict[str, Callable[[_Work], None]] = {
-    "sql": _sql,
-    "dedup": _dedup,
-    "decontaminate": _decontaminate,
-    "language": _language,
-    "quality": _quality,
-}

@@ -48,13 +48,13 @@ def query(sql: str, streams: Mapping[str, Stream], scratch: Path, *, what: str, 
         try:
             for name, stream in streams.items():
                 connection.register(f"{name}_stream", stream.reader())
-                connection.execute(f"CREATE TEMP VIEW {name} AS SELECT {_typed(stream.schema)} FROM {name}_stream")
+                connection.execute(f"CREATE TEMP VIEW {name} AS SELECT {typed(stream.schema)} FROM {name}_stream")
             return connection.sql(sql).to_arrow_table()
         except duckdb.Error as error:
             broken = next((stream.error for stream in streams.values() if stream.error), None)
             if broken is not None:
                 raise broken from error
-            raise BuildError(f"{what}: {first_line(error)}", where=where, hint=_hint(error)) from error
+            raise BuildError(f"{what}: {first_line(error)}", where=where, hint=hint_of(error)) from error
 
 
 def mentioned(text: str, names: Iterable[str]) -> list[str]:
@@ -73,8 +73,8 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def _typed(schema: pa.Schema) -> str:
-    """The columns of a stream, JSON columns as JSON."""
+def typed(schema: pa.Schema) -> str:
+    """The columns of a schema as SQL selects them, JSON columns as JSON."""
     casts = (
         f"{quoted(column.name)}::JSON AS {quoted(column.name)}" if column.type == "json" else quoted(column.name)
         for column in columns_of(schema)
@@ -82,7 +82,8 @@ def _typed(schema: pa.Schema) -> str:
     return ", ".join(casts)
 
 
-def _hint(error: duckdb.Error) -> str | None:
+def hint_of(error: duckdb.Error) -> str | None:
+    """What to do about an error in an expression over a row."""
     if isinstance(error, duckdb.ConversionException):
         return "`try_cast(… as …)` gives NULL where a value does not fit"
     if isinstance(error, duckdb.BinderException) and "not found in FROM clause" in str(error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -36,6 +37,8 @@ class RefineKind:
 class RefineProgram:
     """Refinement for the rows of one input schema."""
 
+    sides: Mapping[str, pa.Schema] = MappingProxyType({})
+
     def __init__(self, node: Node, input_schema: pa.Schema, conversation: Conversation) -> None:
         self._spec = node.spec
         self._conversation = conversation
@@ -67,15 +70,15 @@ class RefineProgram:
         """One task a row."""
         return [[Task(row[ID], "", self._steps(row))] for row in rows]
 
-    def settle(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def settle(self, rows: list[dict[str, Any]]) -> Made:
         """Give rows that `accept` turns down their old values back."""
         if self._accept is None or not rows:
-            return rows
+            return Made(rows)
         accepted = self._accept.mask(pa.Table.from_pylist(rows, schema=self.schema))
         for row, is_accepted in zip(rows, accepted, strict=True):
             if not is_accepted:
                 row.update({name: self._kept(name, row[f"{name}_before"]) for name in self._refined})
-        return rows
+        return Made(rows)
 
     def _steps(self, row: Mapping[str, Any]) -> RowSteps:
         values = {name: row[name] for name in self._refined}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -37,6 +38,8 @@ class SynthesizeKind:
 class SynthesizeProgram:
     """Synthesis for the rows of one input schema."""
 
+    sides: Mapping[str, pa.Schema] = MappingProxyType({})
+
     def __init__(self, node: Node, input_schema: pa.Schema, conversation: Conversation) -> None:
         self._spec = node.spec
         self._conversation = conversation
@@ -58,9 +61,9 @@ class SynthesizeProgram:
             for row in rows
         ]
 
-    def settle(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def settle(self, rows: list[dict[str, Any]]) -> Made:
         """Nothing is left to decide."""
-        return rows
+        return Made(rows)
 
     def _steps(self, row: Mapping[str, Any], cell: Cell, sample: int) -> RowSteps:
         label = _label(cell, sample, self._spec.samples)

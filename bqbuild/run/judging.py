@@ -36,7 +36,7 @@ def replay_judges(
         known.append(found)
         if found.stalled:
             raise _Unanswered("a call is not recorded")
-        rows = program.settle([row for one in made for row in one.rows])
+        rows = program.settle([row for one in made for row in one.rows]).rows
         errors: list[RowError] = [error for one in made for error in one.errors]
         return RowsDone(pa.Table.from_pylist(rows, schema=program.schema), errors, 0)
 

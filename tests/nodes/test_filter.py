@@ -10,7 +10,8 @@ import pytest
 
 from bqbuild.core.errors import BuildError, ProjectError, ProviderError
 from bqbuild.core.records import CALLS, ID, ROOTS, ChatRequest
-from bqbuild.nodes.filter import REASON, RULE, FilterKind
+from bqbuild.nodes.filter import FilterKind
+from bqbuild.nodes.rejects import REASON, RULE
 from tests.nodes.workbench import Workbench
 
 JUDGE: dict[str, Any] = {
