@@ -8,7 +8,6 @@ The whole-table form of the same rules is `nodes.filter`; both take their rules 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -61,12 +60,10 @@ class FilterProgram:
         self._judge = judge
 
     def tasks(self, rows: Sequence[Mapping[str, Any]]) -> list[list[Task]]:
-        """One task a row: of one that a rule rejects, to say so."""
+        """One task a row (of one that a rule rejects, to say so); errors name the judge as their cell."""
         rejected = self._rejected(rows)
-        return [
-            [Task(row[ID], "", self._steps(row, rejected.get(number)))]  # an error of the judge's names its rule
-            for number, row in enumerate(rows)
-        ]
+        asks = self._judge.name if self._judge else ""
+        return [[Task(row[ID], asks, self._steps(row, rejected.get(number)))] for number, row in enumerate(rows)]
 
     def settle(self, rows: list[dict[str, Any]]) -> Made:
         """Apply the judge's `accept`."""
@@ -100,7 +97,7 @@ class FilterJudge:
 
     def __init__(self, node: Node, rule: FilterRule, schema: pa.Schema, ctx: BuildContext) -> None:
         assert rule.judge is not None  # the caller picked a judge rule
-        self._name = rule.name
+        self.name = rule.name
         self._program: JudgeProgram = judge_program(node, rule, ctx)
         number = node.spec.rules.index(rule)
         self._accept = RowPredicate(
@@ -117,9 +114,8 @@ class FilterJudge:
         made = yield from self._program.steps(row)
         if not made.errors:
             return Made([{**row, _VERDICT: made.rows[0]}])
-        errors = [replace(error, cell=error.cell or self._name) for error in made.errors]
-        reason = f"no usable verdict: {errors[0].reason}"
-        return Made(errors=errors, sides={"rejects": [{**row, RULE: self._name, REASON: reason}]})
+        reason = f"no usable verdict: {made.errors[0].reason}"
+        return Made(errors=made.errors, sides={"rejects": [{**row, RULE: self.name, REASON: reason}]})
 
     def settle(self, rows: list[dict[str, Any]]) -> Made:
         """Rows whose verdict is accepted go on as they came; the others are rejects."""
@@ -135,5 +131,5 @@ class FilterJudge:
                 made.rows.append(row)
             else:
                 reason = verdict_reason(verdict, names)
-                made.sides.setdefault("rejects", []).append({**row, RULE: self._name, REASON: reason})
+                made.sides.setdefault("rejects", []).append({**row, RULE: self.name, REASON: reason})
         return made

@@ -26,16 +26,17 @@ from bqbuild.core.events import (
 from bqbuild.core.hashing import digest
 from bqbuild.core.records import Node, NodeName
 from bqbuild.llm.client import Client
-from bqbuild.nodes import HEAVY_KINDS, ROW_KINDS
+from bqbuild.nodes import HEAVY_KINDS
 from bqbuild.plan.rebuild import CACHED, Decision
 from bqbuild.run.barriers import Barriers
-from bqbuild.run.chain import build_chain, chain_from
+from bqbuild.run.chain import build_chain
 from bqbuild.run.contracts import check_contract
 from bqbuild.run.desk import Desk
 from bqbuild.run.facts import connections_of, is_paid
 from bqbuild.run.healing import Healing
 from bqbuild.run.interrupt import stopping
 from bqbuild.run.ledger import Ending, Ledger
+from bqbuild.run.links import begins_chain, chain_from
 from bqbuild.run.options import RunOptions
 from bqbuild.run.renewal import Renewal, finish_renewal, renewing
 from bqbuild.run.scope import nodes_to_build, stale_parents
@@ -123,7 +124,7 @@ class Run:
             self.ledger.finish(node, "skipped", "it is not free")
             return
         self.healing.check(node, decision)
-        chain = chain_from(self.ledger, node, self.barriers.names) if node.kind in ROW_KINDS else [node]
+        chain = chain_from(self.ledger, node, self.barriers.names) if begins_chain(node) else [node]
         await self._build(chain, decision)
 
     def _blocked(self, node: Node, above: Sequence[Ending]) -> str:
@@ -155,7 +156,7 @@ class Run:
                     )
                     return
             async with self._limit(chain):
-                if node.kind in ROW_KINDS:
+                if begins_chain(node):
                     await build_chain(self.ledger, chain, decision)
                 else:
                     await build_table(self.ledger, node, decision)
@@ -164,7 +165,7 @@ class Run:
         """What limits how many of such nodes are built at a time: a chain of calls mostly waits, for servers."""
         if any(self._is_heavy(member) for member in chain):
             return self.machine
-        return self.chains if chain[0].kind in ROW_KINDS else self.threads
+        return self.chains if begins_chain(chain[0]) else self.threads
 
     async def _wait_for(self, leases: ExitStack, name: str) -> bool:
         """Take a lease, in a thread of its own kind: were those who work among those who wait, all could wait."""

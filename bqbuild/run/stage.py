@@ -14,6 +14,7 @@ import asyncio
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -25,6 +26,9 @@ from bqbuild.nodes.base import Answer, Ask, Made, RowProgram, Task
 from bqbuild.run.desk import BudgetSpent, Desk, Tally
 from bqbuild.run.rows import RowFilter, RowGroup, reply_to
 from bqbuild.store.base import ORDER
+
+LINGER_SECONDS = 0.01
+"""How long rows wait for others before they are handed on together, while calls are out."""
 
 RATE_TESTED_FROM = 50
 """Rows after which `max_error_rate` is looked at."""
@@ -60,17 +64,18 @@ class _Open:
 
 
 class Stage:
-    """One node of a chain at work."""
+    """One program of a chain at work. `sink` is None where the node has another program to follow."""
 
     def __init__(
         self,
         name: NodeName,
         program: RowProgram,
         desk: Desk,
-        sink: Sink,
+        sink: Sink | None,
         *,
         limits: Limits,
         where: RowFilter | None = None,
+        sides: Mapping[str, Sink] = MappingProxyType({}),
         on_progress: Callable[[Stage], None] = lambda stage: None,
     ) -> None:
         self.name = name
@@ -83,6 +88,10 @@ class Stage:
         self.children: list[Stage] = []
         self._schema = program.schema.insert(0, pa.field(ORDER, pa.binary()))
         self._desk, self._sink, self._limits, self._where = desk, sink, limits, where
+        self._sides = {
+            name: (sides[name], schema.insert(0, pa.field(ORDER, pa.binary())))
+            for name, schema in program.sides.items()
+        }
         self._on_progress = on_progress
         self._slots = asyncio.Semaphore(limits.open_tasks)
         self._finished: asyncio.Queue[tuple[_Open, Made] | None] = asyncio.Queue()
@@ -228,6 +237,9 @@ class Stage:
         is_open = True
         while is_open:
             batch = [await self._finished.get()]
+            if self._running:
+                # what finishes meanwhile goes on with it: a batch of a few rows costs hardly more than one of one
+                await asyncio.sleep(LINGER_SECONDS)
             while not self._finished.empty():
                 batch.append(self._finished.get_nowait())
             is_open = batch[-1] is not None
@@ -243,22 +255,30 @@ class Stage:
 
     async def _emit(self, done: Sequence[tuple[_Open, Made]]) -> None:
         rows: list[dict[str, Any]] = []
+        sides: dict[str, list[dict[str, Any]]] = {}
         for opened, made in done:
-            for number, row in enumerate(made.rows):
-                row[ORDER] = opened.order + struct.pack(">I", number)
-                rows.append(row)
+            for part, into in ((made.rows, rows), *((side, sides.setdefault(n, [])) for n, side in made.sides.items())):
+                for number, row in enumerate(part):
+                    row[ORDER] = opened.order + struct.pack(">I", number)
+                    into.append(row)
             self.tally.is_told &= _tells(made, opened.used)
             self._record(made)
-        rows = self.program.settle(rows)
-        batch, rows = self._batch(rows)
-        if rows:
+        settled = self.program.settle(rows)
+        for name, part in (*sides.items(), *settled.sides.items()):
+            self._write_side(name, part)
+        batch, rows = self._batch(settled.rows)
+        if rows and self._sink is not None:
             self._sink.write(batch)
-        self.tally.rows += len(rows)
+            self.tally.rows += len(rows)
         self._on_progress(self)
         if self.children and rows:
             group = RowGroup(rows, [row[ORDER] for row in rows])
             for child in self.children:
                 await child.feed(group)
+
+    def _write_side(self, name: str, rows: list[dict[str, Any]]) -> None:
+        sink, schema = self._sides[name]
+        sink.write(pa.RecordBatch.from_pylist(rows, schema=schema))
 
     def _batch(self, rows: list[dict[str, Any]]) -> tuple[pa.RecordBatch, list[dict[str, Any]]]:
         """The rows as Arrow, without those whose values do not fit the schema: these are recorded."""
@@ -279,7 +299,7 @@ class Stage:
 
     def _record(self, made: Made) -> None:
         self.errors += [*made.errors, *made.notes]
-        self.seen += 1
+        self.seen += not made.sides or bool(made.errors)  # a row that a rule rejects was never asked about
         spoiled = [error for error in made.errors if error.answered]
         self._unusable += bool(spoiled)
         if spoiled and self._limits.fails_on_error:
