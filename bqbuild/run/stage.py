@@ -257,10 +257,9 @@ class Stage:
         rows: list[dict[str, Any]] = []
         sides: dict[str, list[dict[str, Any]]] = {}
         for opened, made in done:
-            for part, into in ((made.rows, rows), *((side, sides.setdefault(n, [])) for n, side in made.sides.items())):
-                for number, row in enumerate(part):
-                    row[ORDER] = opened.order + struct.pack(">I", number)
-                    into.append(row)
+            rows += _placed(made.rows, opened.order)
+            for name, side in made.sides.items():
+                sides.setdefault(name, []).extend(_placed(side, opened.order))
             self.tally.is_told &= _tells(made, opened.used)
             self._record(made)
         settled = self.program.settle(rows)
@@ -316,10 +315,17 @@ class Stage:
             )
 
 
+def _placed(rows: list[dict[str, Any]], order: bytes) -> list[dict[str, Any]]:
+    """The rows that a task made, with the bytes that sort them into their table."""
+    for number, row in enumerate(rows):
+        row[ORDER] = order + struct.pack(">I", number)
+    return rows
+
+
 def _tells(made: Made, used: Sequence[CallKey]) -> bool:
     """Whether rows and errors name every call that a task used; a reply of no items, say, leaves none behind."""
-    if len(made.rows) == 1 and made.rows[0][CALLS] == used:
+    if len(made.rows) == 1 and made.rows[0].get(CALLS) == used:
         return True
-    named = {key for row in made.rows for key in row[CALLS] or ()}
+    named = {key for row in made.rows for key in row.get(CALLS) or ()}
     named.update(key for error in (*made.errors, *made.notes) for key in error.calls)
     return named.issuperset(used)
