@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -11,6 +12,9 @@ from bqbuild.cli.output import print_json
 from bqbuild.cli.progress import Display
 from bqbuild.cli.selection import chosen_models, sample_option, selection_options
 from bqbuild.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from bqbuild.run.options import RunOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,13 +51,39 @@ def build_selected(
     **options: Any,
 ) -> int:
     """Run what is selected and show it; the exit code."""
-    from bqbuild.run.command import run_models
     from bqbuild.run.options import RunOptions
 
     given = RunOptions(**{key: value for key, value in options.items() if value})
-    with settings.open(sample=sample) as session, Display(settings) as display:
-        names = chosen_models(settings, session, selected, exclude)
-        document = run_models(session, names, given, [display.listen], command=name)
+    with Display(settings) as display:
+        document = _build(settings, display, (selected, exclude), given, command=name, sample=sample)
     if as_json:
         print_json(document)
     return 0 if document["succeeded"] else 1
+
+
+def _build(
+    settings: Settings,
+    display: Display,
+    selection: tuple[Sequence[str], Sequence[str]],
+    options: RunOptions,
+    *,
+    command: str,
+    sample: int | None,
+) -> dict[str, Any]:
+    """Run, if need be: where nothing has changed, the project is not even read."""
+    view = settings.outline(sample=sample)
+    if view is not None:
+        from bqbuild.run.unchanged import run_unchanged
+
+        with view:
+            settings.tell_warnings(view)
+            names = chosen_models(settings, view, *selection)
+            document = run_unchanged(view, names, options, [display.listen], command=command)
+        if document is not None:
+            return document
+        settings = replace(settings, quiet=True)  # what there was to warn of is said
+    from bqbuild.run.command import run_models
+
+    with settings.open(sample=sample) as session:
+        names = chosen_models(settings, session, *selection)
+        return run_models(session, names, options, [display.listen], command=command)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def ls_command(settings: Settings, selected: Sequence[str], exclude: Sequence[str], output: str, as_json: bool) -> None:
     """List sources and models, in the order of the graph."""
     output = "json" if as_json else output
-    with settings.open() as session:
+    with settings.look() as session:
         nodes = [session.node(name) for name in chosen_nodes(settings, session, selected, exclude)]
     lines = [json_text(_entry(node)) if output == "json" else str(getattr(node, output)) for node in nodes]
     for line in dict.fromkeys(lines) if output == "path" else lines:

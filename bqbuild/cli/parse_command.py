@@ -13,7 +13,9 @@ from bqbuild.cli.settings import Settings, command
 from bqbuild.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from bqbuild.run.outline import OutlineView
     from bqbuild.run.session import Session
+    from bqbuild.run.view import View
 
 
 @command("parse")
@@ -27,15 +29,24 @@ def parse_command(settings: Settings, sources: Sequence[str], update_sources: bo
     changes = _update(settings, sources) if update_sources else []
     from bqbuild.run.artifacts import write_manifest
 
-    with settings.open() as session:
-        write_manifest(session, "parse")
-        found = _found(session)
+    with _project(settings) as view:
+        write_manifest(view, "parse")
+        found = _found(view)
     if as_json:
         print_json(found | {"sources_changed": changes} if update_sources else found)
         return
     kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(found["kinds"].items()))
     prompts = f"{found['prompts']} prompt{'' if found['prompts'] == 1 else 's'}"
     click.echo(f"{found['project']} ({found['target']}): {kinds or 'no models'}; {prompts}; no mistakes")
+
+
+def _project(settings: Settings) -> OutlineView | Session:
+    """As it is remembered, or else read; the manifest needs the recipes."""
+    view = settings.outline()
+    if view is None or not view.has_recipes:
+        return settings.open()
+    settings.tell_warnings(view)
+    return view
 
 
 def _update(settings: Settings, sources: Sequence[str]) -> list[str]:
@@ -50,7 +61,7 @@ def _update(settings: Settings, sources: Sequence[str]) -> list[str]:
     return [str(change) for change in changes]
 
 
-def _found(session: Session) -> dict[str, Any]:
+def _found(session: View) -> dict[str, Any]:
     project = session.project
     return {
         "project": project.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -47,12 +48,18 @@ def plan_command(
     Free nodes (SQL, filters without judges …) above the first paid ones are built, so that the calls of these are
     counted exactly; what is below them is bounded. --fast builds nothing.
     """
+    how = {key: given[key] for key in ("fast", "full_refresh", "refresh_calls")}
+    selection = ([*models, *selected], exclude)
+    is_plain = not (given["is_why"] or how["full_refresh"] or how["refresh_calls"])
+    made = _unchanged(settings, selection, sample) if is_plain else None
+    if made is not None:
+        _print(settings, made, (), given)
+        return 0
     from bqbuild.run.artifacts import write_plan
     from bqbuild.run.planning import plan_and_why
 
-    how = {key: given[key] for key in ("fast", "full_refresh", "refresh_calls")}
     with settings.open(sample=sample) as session:
-        names = chosen_models(settings, session, [*models, *selected], exclude)
+        names = chosen_models(settings, session, *selection)
         made, why = plan_and_why(session, names, warn=settings.warn, **how)
         write_plan(session, made)
         told = [why[step.name]() for step in made.steps if step.name in names] if given["is_why"] else []
@@ -71,6 +78,24 @@ def _print(settings: Settings, plan: Plan, told: Sequence[Why], given: Mapping[s
         lines = list(_markdown(plan) if given["markdown"] else _text(plan, given["show_all"]))
     for line in lines:
         click.echo(line, color=settings.color())
+
+
+def _unchanged(settings: Settings, selection: tuple[Sequence[str], Sequence[str]], sample: int | None) -> Plan | None:
+    """The plan where nothing has changed, for which the project is not even read; None where something has, or may
+    have. Warns of what there is to warn of in the first case alone."""
+    view = settings.outline(sample=sample)
+    if view is None:
+        return None
+    from bqbuild.run.artifacts import write_plan
+    from bqbuild.run.unchanged import plan_unchanged
+
+    with view:
+        made = plan_unchanged(view, chosen_models(replace(settings, quiet=True), view, *selection), warn=settings.warn)
+        if made is not None:
+            settings.tell_warnings(view)
+            chosen_models(settings, view, *selection)
+            write_plan(view, made)
+        return made
 
 
 def _text(plan: Plan, show_all: bool) -> Iterator[str]:

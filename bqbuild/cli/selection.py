@@ -13,6 +13,7 @@ from bqbuild.core.records import NodeName
 
 if TYPE_CHECKING:
     from bqbuild.run.session import Session
+    from bqbuild.run.view import View
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,7 +39,7 @@ def sampled_option(function: F) -> F:
 
 
 def chosen_nodes(
-    settings: Settings, session: Session, selected: Sequence[str], exclude: Sequence[str]
+    settings: Settings, session: View, selected: Sequence[str], exclude: Sequence[str]
 ) -> tuple[NodeName, ...]:
     """The nodes that a selection names, in the order of the graph; warnings go to stderr."""
     from bqbuild.graph.select import select
@@ -49,9 +50,7 @@ def chosen_nodes(
     return found.names
 
 
-def chosen_models(
-    settings: Settings, session: Session, selected: Sequence[str], exclude: Sequence[str]
-) -> list[NodeName]:
+def chosen_models(settings: Settings, session: View, selected: Sequence[str], exclude: Sequence[str]) -> list[NodeName]:
     """The models among them: sources are built with what reads them."""
     names = chosen_nodes(settings, session, selected, exclude)
     return [name for name in names if session.node(name).kind != "source"]

@@ -14,7 +14,9 @@ import click
 from bqbuild.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from bqbuild.run.outline import OutlineView
     from bqbuild.run.session import Session
+    from bqbuild.run.view import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,32 @@ class Settings:
 
     def open(self, *, sample: int | None = None) -> Session:
         """The project, read and checked, in the environment of a sample where one is meant. Warnings go to stderr."""
-        from bqbuild.run.session import open_session
+        from bqbuild.run.outline_cache import open_and_remember
 
-        session = open_session(self.root(), target=self.target, variables=self.values(), sample=sample)
-        for message, where in session.project.warnings:
-            self.warn(f"{where}: {message}" if where else message)
+        session = open_and_remember(
+            self.root(), target=self.target, variables=self.variables, values=self.values(), sample=sample
+        )
+        self.tell_warnings(session)
         return session
+
+    def outline(self, *, sample: int | None = None) -> OutlineView | None:
+        """What is remembered of the project, where that still counts. Who finds it lacking opens the project."""
+        from bqbuild.run.outline_cache import read_outline
+
+        return read_outline(self.root(), target=self.target, variables=self.variables, sample=sample)
+
+    def look(self) -> OutlineView | Session:
+        """The project as it is remembered, or else read: for commands that take both. Its warnings go to stderr."""
+        view = self.outline()
+        if view is None:
+            return self.open()
+        self.tell_warnings(view)
+        return view
+
+    def tell_warnings(self, view: View) -> None:
+        """Show the warnings of a project on stderr."""
+        for message, where in view.project.warnings:
+            self.warn(f"{where}: {message}" if where else message)
 
     def root(self) -> Path | None:
         """The project that was asked for; None where it is to be found by walking up. Raises UsageError."""

@@ -17,10 +17,10 @@ from bqbuild.config.declarations import Declared, Readers, read_declarations
 from bqbuild.config.defaults import FolderDefaults
 from bqbuild.config.files import ProjectFiles
 from bqbuild.config.jinja import Renderer
+from bqbuild.config.layout import FILE, LOCK, PROFILES, SAMPLE
 from bqbuild.config.lock import SourcesLock, parse_lock
 from bqbuild.config.macros import MacroFile, read_macros
 from bqbuild.config.mistakes import Mistakes
-from bqbuild.config.profiles import FILE as PROFILES
 from bqbuild.config.profiles import TargetName, choose_target, read_target
 from bqbuild.config.prompts import Prompts, PromptTemplate, read_prompts
 from bqbuild.config.references import Names, check_llm_parts, check_name, mentions
@@ -32,14 +32,10 @@ from bqbuild.config.sqltext import Mention, SqlRenderer
 from bqbuild.config.validate import validate
 from bqbuild.config.variables import Variables
 from bqbuild.config.yamlfile import Document
-from bqbuild.core.errors import ProjectError, UsageError, Where
+from bqbuild.core.errors import ProjectError, Where
 from bqbuild.core.hashing import Digest
 from bqbuild.core.records import Node, NodeName, Ref
 
-FILE = "project/bqbuild.yml"
-LOCK = "project/sources.lock"
-SAMPLE = "__sample"
-"""What the environment of a sample has behind its name."""
 _MACROS = (".sql", ".jinja", ".j2", ".md", ".html")
 
 
@@ -116,17 +112,6 @@ class Project:
     def sql_uses(self, source: str) -> tuple[frozenset[str], Mapping[str, MacroFile]]:
         """The variables and macros that the Jinja of a SQL text reaches."""
         return self._sql_uses(source)
-
-
-def find_project(start: Path) -> Path:
-    """The root of the project that `start` is in: the nearest folder upwards with project/bqbuild.yml.
-
-    Raises UsageError where there is none.
-    """
-    for folder in (start.resolve(), *start.resolve().parents):
-        if (folder / FILE).is_file():
-            return folder
-    raise UsageError(f"there is no {FILE} in {start} or above", hint="run `bqbuild init`, or give --project-dir")
 
 
 def load_project(

@@ -14,7 +14,7 @@ from bqbuild.config.project import Project
 from bqbuild.config.specs import BenchmarkSpec, LlmSpec, OutputSpec, Spec
 from bqbuild.core.errors import Where
 from bqbuild.core.hashing import Digest, digest
-from bqbuild.core.records import Node, NodeName, ReadInput, Recipe
+from bqbuild.core.records import Node, NodeName, Recipe
 from bqbuild.graph.ordering import check_order
 from bqbuild.graph.predicates import parse_predicate
 from bqbuild.graph.sql import analyse_node
@@ -106,15 +106,6 @@ def component_values(node: Node, project: Project, facts: Facts) -> dict[str, An
     if node.spec.version != "1":
         values["version"] = node.spec.version
     return values
-
-
-def build_key(recipe: Recipe, inputs: Mapping[str, ReadInput]) -> Digest:
-    """The hash of the definition and of the content of every input that is really read."""
-    read = {
-        name: {"columns": list(given.columns), "ids": given.ids, "digest": given.digest}
-        for name, given in inputs.items()
-    }
-    return digest({"recipe": recipe.digest, "inputs": read})
 
 
 def _declared(spec: Spec) -> dict[str, Any]:

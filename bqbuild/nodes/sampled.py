@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
 
 import xxhash
 
-from bqbuild.config.project import Project
-from bqbuild.config.specs import SourceSpec
+if TYPE_CHECKING:
+    from bqbuild.config.specs import SourceSpec
 
 _SEED = 0x5A4D
 """Apart from all other choices by hash: a sample must not be all held out, say."""
 
 
-def sample_size(spec: SourceSpec, project: Project) -> int | None:
+class Sampled(Protocol):
+    """A project, of which a sample may be taken."""
+
+    @property
+    def sample(self) -> int | None: ...
+
+
+def sample_size(spec: SourceSpec, project: Sampled) -> int | None:
     """How many rows are taken of a source; None for all of them."""
     return None if spec.sample == "all" else project.sample
 

@@ -14,8 +14,9 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from bqbuild.config.layout import LOCK
 from bqbuild.config.lock import read_lock
-from bqbuild.config.project import LOCK, Project
+from bqbuild.config.project import Project
 from bqbuild.config.specs import SourceSpec
 from bqbuild.core.errors import BuildError, StoreError, Where, did_you_mean
 from bqbuild.core.events import Counts, NodeProgress

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from bqbuild.core.errors import BuildError
 from bqbuild.core.records import LINEAGE_COLUMNS, Node, Table
-from bqbuild.store.types import yaml_type
 
 
 def check_contract(node: Node, table: Table) -> None:
     """Raises BuildError for a column that is missing, not declared, or of another type than declared."""
     if node.spec.contract != "enforced":
         return
+    from bqbuild.store.types import yaml_type  # and Arrow, which a table without a contract can do without
+
     declared = {column.name: column.type for column in node.spec.columns}
     made = {column.name: column.type for column in table.columns if column.name not in LINEAGE_COLUMNS}
     problems = [f"`{name}` is missing" for name in declared if name not in made]

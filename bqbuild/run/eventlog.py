@@ -13,7 +13,7 @@ from time import monotonic
 
 from bqbuild.core.errors import StoreError
 from bqbuild.core.events import Event, Listener, LlmProgress, NodeProgress, RunFinished, RunStarted
-from bqbuild.run.session import Session
+from bqbuild.run.view import View
 
 KEPT = 50
 """Logs that stay; older ones are removed when a new one begins."""
@@ -23,7 +23,7 @@ PROGRESS_SECONDS = 5.0
 
 
 @contextmanager
-def event_log(session: Session, command: str) -> Iterator[Listener]:
+def event_log(session: View, command: str) -> Iterator[Listener]:
     """A listener that writes what it hears; secrets are masked. Raises StoreError where the log cannot be opened."""
     folder = session.artifacts / "logs"
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{command}-{os.getpid()}.jsonl"

@@ -32,12 +32,12 @@ from bqbuild.run.barriers import Barriers
 from bqbuild.run.chain import build_chain
 from bqbuild.run.contracts import check_contract
 from bqbuild.run.desk import Desk
-from bqbuild.run.facts import connections_of, is_paid
 from bqbuild.run.healing import Healing
 from bqbuild.run.interrupt import stopping
 from bqbuild.run.ledger import Ending, Ledger
 from bqbuild.run.links import begins_chain, chain_from
 from bqbuild.run.options import RunOptions
+from bqbuild.run.paid import connections_of, is_paid
 from bqbuild.run.renewal import Renewal, finish_renewal, renewing
 from bqbuild.run.scope import nodes_to_build, stale_parents
 from bqbuild.run.session import Session

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from bqbuild.config.project import Project
@@ -12,8 +11,10 @@ from bqbuild.core.records import Node, NodeName
 from bqbuild.graph.parts import CodeTexts
 from bqbuild.graph.python_code import code_texts
 from bqbuild.graph.recipe import Facts, LlmFact
-from bqbuild.llm import provider_kind
+from bqbuild.llm import PROVIDERS, provider_kind
 from bqbuild.nodes import SEMANTICS
+from bqbuild.run.paid import connections_of
+from bqbuild.run.world import World, look_at_world, package_version
 
 
 def gather_facts(project: Project, nodes: Iterable[Node]) -> Facts:
@@ -37,18 +38,16 @@ def code_texts_of(project: Project, node: Node, facts: Facts) -> CodeTexts:
     return code_texts(read_code(project.root / "models"), facts.code[node.name]["code"]["reached"])
 
 
-def connections_of(node: Node) -> set[str]:
-    """The connections that a node's calls go to."""
-    if node.kind in ("synthesize", "refine", "annotate"):
-        return {node.spec.llm}
-    if node.kind == "filter":
-        return {rule.judge.llm for rule in node.spec.rules if rule.judge is not None}
-    return set()
-
-
-def is_paid(node: Node) -> bool:
-    """Whether building a node calls LLMs or trains: what a run must not start unasked."""
-    return bool(connections_of(node)) or node.kind in ("train", "evaluate")
+def world_of(project: Project) -> World | None:
+    """What the recipes of all nodes count that is in no file; None where a provider from outside says what counts."""
+    nodes = list(project.nodes.values())
+    connections = [project.target.llms[name] for name in _connections(nodes)]
+    if any(connection.provider not in PROVIDERS for connection in connections):
+        return None
+    weights = {(each.model, each.revision) for each in connections if each.provider == "embedded"}
+    weights |= {(name, None) for name in _weight_names(project, nodes)}
+    packages = {package for node in nodes if node.kind == "python" for package in node.spec.packages}
+    return look_at_world(weights, packages)
 
 
 def _connections(nodes: Iterable[Node]) -> set[str]:
@@ -91,10 +90,5 @@ def _weights(name: str) -> Mapping[str, Any]:
 def _code(project: Project, node: Node) -> dict[str, Any]:
     from bqbuild.nodes.python import code_of
 
-    versions: dict[str, str | None] = {}
-    for package in node.spec.packages:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
+    versions = {package: package_version(package) for package in node.spec.packages}
     return {"code": code_of(project, node), "packages": versions}

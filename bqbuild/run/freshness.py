@@ -12,7 +12,7 @@ from typing import Any
 
 from bqbuild.core.records import CALLS, CallKey, Node, Trace
 from bqbuild.plan.changes import Reason
-from bqbuild.run.facts import connections_of
+from bqbuild.run.paid import connections_of
 from bqbuild.run.renewal import Renewal
 from bqbuild.store.base import Replaced, Store
 

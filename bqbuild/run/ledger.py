@@ -13,6 +13,7 @@ from bqbuild.core.hashing import Digest
 from bqbuild.core.records import Node, NodeName, ReadInput, Trace
 from bqbuild.plan.rebuild import PREPARED
 from bqbuild.run.desk import Desk, Tally
+from bqbuild.run.results import node_result
 from bqbuild.run.session import Session
 from bqbuild.run.state import Output, State
 
@@ -61,16 +62,8 @@ class Ledger:
         tables = output.tables if output else {}
         tally = self.tallies.get(node.name, Tally())
         tally.rows = tables[""].rows if "" in tables else tally.rows
-        result = NodeResult(
-            name=node.name,
-            kind=node.kind,
-            status=status,
-            reason=reason,
-            counts=tally.counts(),
-            seconds=round(time.monotonic() - began, 3) if began is not None else 0.0,
-            table=tables[""].digest if "" in tables else None,
-            sides={side: table.rows for side, table in tables.items() if side},
-        )
+        seconds = round(time.monotonic() - began, 3) if began is not None else 0.0
+        result = node_result(node, status, reason, tables, counts=tally.counts(), seconds=seconds)
         self.has_failed |= status == "error"
         self.endings[node.name].set_result(Ending(result, output is not None))
         self.emit(NodeFinished(result))

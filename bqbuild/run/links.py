@@ -16,8 +16,8 @@ from bqbuild.nodes.base import BuildContext, RowProgram
 from bqbuild.nodes.filter import streaming_rules
 from bqbuild.nodes.filter_rows import filter_programs
 from bqbuild.nodes.predicates import RowPredicate
-from bqbuild.run.facts import connections_of
 from bqbuild.run.ledger import Ledger
+from bqbuild.run.paid import connections_of
 from bqbuild.run.rows import RowFilter
 from bqbuild.run.stage import Limits, Stage
 from bqbuild.run.whole import make_context

@@ -24,7 +24,6 @@ from bqbuild.plan.why import Why
 from bqbuild.run.context import bare_context
 from bqbuild.run.desk import Desk
 from bqbuild.run.execute import run
-from bqbuild.run.facts import is_paid
 from bqbuild.run.forecast import (
     Expected,
     Widths,
@@ -35,6 +34,7 @@ from bqbuild.run.forecast import (
 )
 from bqbuild.run.judging import replay_judges
 from bqbuild.run.options import RunOptions
+from bqbuild.run.paid import is_paid
 from bqbuild.run.renewal import planned_refresh
 from bqbuild.run.replay import replay
 from bqbuild.run.rowchanges import explain_rows

@@ -15,8 +15,8 @@ from bqbuild.core.errors import UsageError
 from bqbuild.core.events import NodeResult
 from bqbuild.core.hashing import digest
 from bqbuild.core.records import CallKey, CallRecord, NodeName
-from bqbuild.run.facts import connections_of
-from bqbuild.run.session import Session
+from bqbuild.run.paid import connections_of
+from bqbuild.run.view import View
 from bqbuild.store.base import Attempt
 
 
@@ -53,7 +53,7 @@ class Renewal:
         return record.key not in self.given_up and self.is_old(record, all_of_them=all_of_them)
 
 
-def refreshed_nodes(session: Session, names: Iterable[NodeName]) -> frozenset[NodeName]:
+def refreshed_nodes(session: View, names: Iterable[NodeName]) -> frozenset[NodeName]:
     """The nodes among `names` that call an LLM. Raises UsageError where none does."""
     found = frozenset(name for name in names if connections_of(session.node(name)))
     if not found:
@@ -61,12 +61,12 @@ def refreshed_nodes(session: Session, names: Iterable[NodeName]) -> frozenset[No
     return found
 
 
-def refresh_work(session: Session, nodes: Iterable[NodeName]) -> dict[str, Any]:
+def refresh_work(session: View, nodes: Iterable[NodeName]) -> dict[str, Any]:
     """What a refresh is about, so that the same command goes on with it."""
     return {"what": "refresh", "environment": session.environment, "nodes": sorted(nodes)}
 
 
-def planned_refresh(session: Session, names: Sequence[NodeName]) -> Renewal:
+def planned_refresh(session: View, names: Sequence[NodeName]) -> Renewal:
     """The renewal that `run --refresh-calls` would make, for a plan."""
     nodes = refreshed_nodes(session, names)
     number = session.store.epochs.latest() + 1
@@ -75,7 +75,7 @@ def planned_refresh(session: Session, names: Sequence[NodeName]) -> Renewal:
 
 @contextmanager
 def renewing(
-    session: Session, names: Sequence[NodeName], keys: frozenset[CallKey] | None, *, is_refresh: bool
+    session: View, names: Sequence[NodeName], keys: frozenset[CallKey] | None, *, is_refresh: bool
 ) -> Iterator[Renewal | None]:
     """The renewal that a run is to make, begun; None for a run that makes none."""
     if is_refresh:

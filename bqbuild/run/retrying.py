@@ -16,7 +16,7 @@ from bqbuild.nodes.base import Made
 from bqbuild.nodes.predicates import RowPredicate
 from bqbuild.run.context import bare_context
 from bqbuild.run.desk import Desk
-from bqbuild.run.facts import connections_of
+from bqbuild.run.paid import connections_of
 from bqbuild.run.replay import replay
 from bqbuild.run.rows import RowFilter, row_groups
 from bqbuild.run.session import Session
@@ -47,7 +47,7 @@ def find_retry(session: Session, names: Sequence[NodeName]) -> Retry:
         node = session.node(name)
         if not connections_of(node):
             continue
-        errors = list(_replayed(state, node) if name in failed else _recorded(state, node))
+        errors = list(_replayed(session, state, node) if name in failed else _recorded(state, node))
         found = {CallKey(call) for error in errors for call in error.calls if error.answered}
         unanswered = sum(not error.answered for error in errors)
         if found or unanswered or name in failed:
@@ -71,12 +71,11 @@ def _recorded(state: State, node: Node) -> Iterator[RowError]:
                 yield RowError(row["_bq_parent"], row["cell"], row["reason"], "", row["answered"], calls=calls)
 
 
-def _replayed(state: State, node: Node) -> Iterator[RowError]:
+def _replayed(session: Session, state: State, node: Node) -> Iterator[RowError]:
     """The same of a model that failed and has no errors table, where its input is there: from its recorded calls."""
     parents = state.parents(node)
     if node.kind not in ROW_KINDS or parents is None:
         return
-    session = state.session
     table: Table = parents[node.spec.from_]
     schema = schema_of(table.columns)
     program = row_kind(node.kind).program(node, schema, bare_context(session, node))

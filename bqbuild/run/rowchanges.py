@@ -22,7 +22,7 @@ def explain_rows(state: State, node: Node, name: str, before: Trace) -> str:
     if name not in parents or earlier is None:
         return ""
     try:
-        read = read_inputs(node, state.session.project, state.session.store.tables, {**parents, name: earlier})[name]
+        read = read_inputs(state.session, node, {**parents, name: earlier})[name]
         if read.digest != before.inputs[name].digest or parents[name].digest == earlier.digest:
             return ""  # the node was built from another table than the one that its environment has
         if earlier.rows + parents[name].rows > MOST_ROWS:

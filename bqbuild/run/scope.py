@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from bqbuild.core.errors import BqError, UsageError
 from bqbuild.core.records import NodeName
-from bqbuild.run.facts import is_paid
 from bqbuild.run.inputs import read_inputs
-from bqbuild.run.session import Session, with_sources
+from bqbuild.run.paid import is_paid
 from bqbuild.run.state import State
+from bqbuild.run.view import View
 
 
-def nodes_to_build(session: Session, state: State, names: Sequence[NodeName]) -> tuple[NodeName, ...]:
+def nodes_to_build(session: View, state: State, names: Sequence[NodeName]) -> tuple[NodeName, ...]:
     """The selected nodes, their sources, and the free parents that are missing, in the order of the graph.
 
     Raises UsageError where a parent that costs something was never built here.
@@ -36,7 +36,7 @@ def nodes_to_build(session: Session, state: State, names: Sequence[NodeName]) ->
     return session.dag.sort(chosen)
 
 
-def stale_parents(session: Session, state: State, chosen: Iterable[NodeName]) -> dict[NodeName, str]:
+def stale_parents(session: View, state: State, chosen: Iterable[NodeName]) -> dict[NodeName, str]:
     """Unselected parents that are read as they are although they, or what is above them, changed since; what to tell
     of each."""
     chosen = set(chosen)
@@ -55,7 +55,7 @@ def stale_parents(session: Session, state: State, chosen: Iterable[NodeName]) ->
     return stale
 
 
-def _is_changed(session: Session, state: State, name: NodeName) -> bool:
+def _is_changed(session: View, state: State, name: NodeName) -> bool:
     """Whether a node's declaration, or the files of a source, are not those that it was built from."""
     pointer = state.pointers.get(name)
     trace = session.store.traces.find([pointer.trace]).get(pointer.trace) if pointer else None
@@ -67,7 +67,15 @@ def _is_changed(session: Session, state: State, name: NodeName) -> bool:
     if node.kind != "source":
         return False
     try:
-        now = read_inputs(node, session.project, session.store.tables, {})
+        now = read_inputs(session, node, {})
     except BqError:  # files that this run does not need may be missing
         return False
     return any(trace.inputs.get(key) != given for key, given in now.items())
+
+
+def with_sources(session: View, names: Iterable[NodeName]) -> set[NodeName]:
+    """The names and the sources that they read."""
+    chosen = set(names)
+    for name in list(chosen):
+        chosen |= {parent for parent in session.dag.parents[name] if session.node(parent).kind == "source"}
+    return chosen

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from bqbuild.config.project import Project, find_project, load_project
+from bqbuild.config.layout import LOCK, find_project
+from bqbuild.config.lock import read_lock
+from bqbuild.config.project import Project, load_project
 from bqbuild.core.errors import ProjectError, ProjectErrors, Where
-from bqbuild.core.records import Node, NodeName, Part, Recipe
+from bqbuild.core.records import Column, Node, NodeName, Part, Recipe, Table
 from bqbuild.graph.columns import Names, check_columns
 from bqbuild.graph.dag import Dag, build_dag
 from bqbuild.graph.parts import parts_of
 from bqbuild.graph.recipe import Facts, recipe_of
-from bqbuild.run.facts import code_texts_of, gather_facts
+from bqbuild.run.facts import code_texts_of, gather_facts, world_of
+from bqbuild.run.reads import read_parts
+from bqbuild.run.view import ReadMemory, ReadPart, schemas_digest
+from bqbuild.run.world import World
 from bqbuild.store import open_store
 from bqbuild.store.base import Pointer, Store
 
@@ -32,6 +38,11 @@ class Session:
         self._facts: Facts | None = None
         self._gathering = threading.Lock()
         self._recipes: dict[NodeName, Recipe] = {}
+        self.world: World | None = None
+        """What recipes count of the machine, as it was before the first of them was made."""
+        self.read_before: dict[NodeName, ReadMemory] = {}
+        """What nodes read, as far as it was asked for, now or by an earlier command."""
+        self.on_close: list[Callable[[], None]] = []
 
     def __enter__(self) -> Session:
         return self
@@ -76,8 +87,25 @@ class Session:
     def _known_facts(self) -> Facts:
         with self._gathering:  # nodes are decided on in threads
             if self._facts is None:
+                self.world = world_of(self.project)
                 self._facts = gather_facts(self.project, self.project.nodes.values())
             return self._facts
+
+    def recipes(self) -> Mapping[NodeName, Recipe]:
+        """The recipes that were asked for so far."""
+        return self._recipes
+
+    def reads(self, node: Node, parents: Mapping[str, Table]) -> Mapping[str, ReadPart]:
+        """What the node reads of each parent. Raises BuildError for a column that is not there."""
+        schemas = schemas_digest(parents)
+        known = self.read_before.get(node.name)
+        if known is None or known.schemas != schemas:
+            known = self.read_before[node.name] = ReadMemory(schemas, read_parts(node, self.project, parents))
+        return known.parts
+
+    def locked(self, source: NodeName) -> Sequence[Column]:
+        """The columns that sources.lock has for a source now: building one writes to it."""
+        return read_lock(self.project.root / LOCK).columns(source) or ()
 
     def pointers(self) -> dict[NodeName, Pointer]:
         """Where the environment's names point now."""
@@ -88,7 +116,9 @@ class Session:
         return [name for name in self.dag.order if self.node(name).kind != "source"]
 
     def close(self) -> None:
-        """Close the store."""
+        """Close the store, and do what was put off until then."""
+        while self.on_close:
+            self.on_close.pop()()
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -100,10 +130,11 @@ def open_session(
     target: str | None = None,
     variables: Mapping[str, Any] | None = None,
     sample: int | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> Session:
     """Read and check a project; `sample` as in Project. Raises ProjectErrors with every mistake that can be found
     without running it."""
-    project = replace(read_project(project_dir, target=target, variables=variables), sample=sample)
+    project = replace(read_project(project_dir, target=target, variables=variables, environ=environ), sample=sample)
     dag = build_dag(project.nodes)
     columns = check_columns(project, dag)
     if columns.errors:
@@ -116,10 +147,11 @@ def read_project(
     *,
     target: str | None = None,
     variables: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> Project:
     """The project in `project_dir`, or the one that the working directory is in. Raises ProjectErrors, UsageError."""
     root = project_dir if project_dir is not None else find_project(Path.cwd())
-    project = load_project(root, target=target, variables=variables)
+    project = load_project(root, target=target, variables=variables, environ=environ)
     if project.target.engine != "local":
         raise ProjectError(
             f"target `{project.target_name}` asks for the engine `{project.target.engine}`, which this release lacks",
@@ -127,11 +159,3 @@ def read_project(
             hint="write `engine: local`",
         )
     return project
-
-
-def with_sources(session: Session, names: Iterable[NodeName]) -> set[NodeName]:
-    """The names and the sources that they read."""
-    chosen = set(names)
-    for name in list(chosen):
-        chosen |= {parent for parent in session.dag.parents[name] if session.node(parent).kind == "source"}
-    return chosen

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from bqbuild.config.layout import LOCK
 from bqbuild.config.lock import SourcesLock
-from bqbuild.config.project import LOCK, Project
+from bqbuild.config.project import Project
 from bqbuild.core.errors import UsageError, did_you_mean
 from bqbuild.core.records import Column, Node
 from bqbuild.nodes.source import infer_columns

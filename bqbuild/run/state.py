@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 
 from bqbuild.core.hashing import Digest
 from bqbuild.core.records import Node, NodeName, ReadInput, Recipe, Table, Trace
-from bqbuild.graph.recipe import build_key
+from bqbuild.graph.build_key import build_key
 from bqbuild.plan.rebuild import Decision, Known, decide
 from bqbuild.plan.why import Why, explain
 from bqbuild.run.freshness import Freshness
 from bqbuild.run.inputs import read_inputs
 from bqbuild.run.renewal import Renewal
-from bqbuild.run.session import Session
+from bqbuild.run.view import View
 from bqbuild.store.base import DamagedError, Pointer
 
 
@@ -34,7 +34,7 @@ class Output:
 class State:
     """Shared by everything that builds in one run. Reads and decides; writes only traces and pointers."""
 
-    session: Session
+    session: View
     is_forced: frozenset[NodeName] = frozenset()
     outputs: dict[NodeName, Output] = field(default_factory=dict)
     pointers: Mapping[NodeName, Pointer] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class State:
             waiting = unbuilt or [ref.node for ref in node.refs if self.output(ref.node) is None]
             known = self._explained(node, Known(before=before, asked_again=self.freshness.to_renew(node, None)))
             return decide(node, recipe, None, known, unbuilt=waiting, is_forced=is_forced), None
-        inputs = read_inputs(node, self.session.project, self.session.store.tables, parents)
+        inputs = read_inputs(self.session, node, parents)
         key = build_key(recipe, inputs)
         trace = self.session.store.traces.find([key]).get(key) or self._restored(node, recipe, inputs, key)
         output = self.find(Pointer(key, trace.outputs)) if trace is not None else None

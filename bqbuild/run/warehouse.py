@@ -11,10 +11,11 @@ import duckdb
 
 from bqbuild.core.errors import StoreError
 from bqbuild.core.records import LINEAGE_COLUMNS, ROOTS, NodeName, Table
+from bqbuild.run.artifacts import WAREHOUSE
 from bqbuild.run.session import Session
 from bqbuild.store.base import Pointer
 
-FILE = "warehouse.duckdb"
+FILE = WAREHOUSE
 
 
 def connect(session: Session, pointers: Mapping[NodeName, Pointer] | None = None) -> duckdb.DuckDBPyConnection:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from bqbuild.core.errors import BuildError
 from bqbuild.core.events import Event, NodeProgress
 from bqbuild.core.records import Node, RowError
-from bqbuild.graph.recipe import build_key
+from bqbuild.graph.build_key import build_key
 from bqbuild.nodes import table_kind
 from bqbuild.nodes.base import BuildContext, RowProgram, RowsDone
 from bqbuild.plan.rebuild import Decision
@@ -37,7 +37,7 @@ async def build_table(ledger: Ledger, node: Node, decision: Decision) -> None:
     built = await asyncio.to_thread(table_kind(node.kind).build, node, parents, ctx)
     check_contract(node, built.table)
     # read again: a source's build may have extended the lock, which is part of what it reads
-    inputs = await asyncio.to_thread(read_inputs, node, ledger.session.project, ledger.session.store.tables, parents)
+    inputs = await asyncio.to_thread(read_inputs, ledger.session, node, parents)
     key = build_key(ledger.session.recipe(node.name), inputs)
     output = Output(key, {"": built.table, **built.sides})
     await asyncio.to_thread(ledger.record, node, key, inputs, output, built.incomplete)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bqbuild.config.project import find_project, load_project
+from bqbuild.config.layout import find_project
+from bqbuild.config.project import load_project
 from bqbuild.core.errors import ProjectErrors, UsageError
 from bqbuild.core.records import Column
 from tests.config.small import ENVIRON, load, mistakes, write
