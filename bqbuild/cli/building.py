@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +31,9 @@ def running_options(function: F) -> F:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print run_results.json to stdout."),
         click.option("--threads", type=click.IntRange(1), help="How many free nodes are built at once."),
+        click.option("--max-tokens", type=click.IntRange(0), help="Stop before the run uses more tokens."),
+        click.option("--max-cost", type=click.FloatRange(0), help="Stop before the run costs more dollars."),
+        click.option("--max-calls", type=click.IntRange(0), help="Stop before the run sends more calls."),
         sample_option,
         click.option("--fail-fast", "-x", is_flag=True, help="Stop at the first failure."),
         click.option("--repay", is_flag=True, help="Pay again for calls and trainings that are damaged in the store."),
@@ -38,6 +41,11 @@ def running_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that were given; a limit of 0 is one."""
+    return {key: value for key, value in options.items() if value is not None and value is not False}
 
 
 def build_selected(
@@ -53,7 +61,7 @@ def build_selected(
     """Run what is selected and show it; the exit code."""
     from bqbuild.run.options import RunOptions
 
-    given = RunOptions(**{key: value for key, value in options.items() if value})
+    given = RunOptions(**given_options(options))
     with Display(settings) as display:
         document = _build(settings, display, (selected, exclude), given, command=name, sample=sample)
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bqbuild.cli.building import running_options
+from bqbuild.cli.building import given_options, running_options
 from bqbuild.cli.output import print_json
 from bqbuild.cli.progress import Display
 from bqbuild.cli.selection import chosen_models
@@ -40,7 +40,7 @@ def retry_command(
             return 0
         missing = f"{found.missing:,} rows without one"
         settings.say(f"Asking again: {len(found.keys):,} calls with unusable answers, {missing}.")
-        given = RunOptions(retry=found.keys, **{key: value for key, value in options.items() if value})
+        given = RunOptions(retry=found.keys, **given_options(options))
         document = run_models(session, found.names, given, [display.listen], command="retry")
     if as_json:
         print_json(document)

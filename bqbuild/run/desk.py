@@ -16,7 +16,8 @@ from bqbuild.core.events import Counts
 from bqbuild.core.records import CallKey, CallRecord, ChatRequest, NodeName
 from bqbuild.llm.client import Client
 from bqbuild.nodes.base import Ask
-from bqbuild.plan.bounds import most_cost
+from bqbuild.plan.bounds import most_cost, most_input_tokens, most_output_tokens
+from bqbuild.run.purse import Purse, Spending
 from bqbuild.run.renewal import Renewal
 from bqbuild.store.base import CallLog
 
@@ -76,6 +77,7 @@ class Desk:
         renewal: Renewal | None = None,
         *,
         repay: bool = False,
+        purse: Purse | None = None,
     ) -> None:
         self._client = client
         self._log = log
@@ -84,6 +86,7 @@ class Desk:
         self._in_flight: dict[CallKey, asyncio.Task[CallRecord]] = {}
         self._renewal = renewal
         self._renews_all = False
+        self._purse = purse or Purse()
 
     def of(self, node: NodeName) -> Desk:
         """The desk as that node sees it: where its calls are renewed, earlier answers are not there."""
@@ -122,20 +125,22 @@ class Desk:
             tally.cached += 1
             return waiting
         try:
-            reserved = self._reserve(ask.llm, ask.request, tally, budget)
+            most = self._reserve(ask.llm, ask.request, tally, budget)
         except BudgetSpent:
             earlier = self._earlier(key)
             if earlier is None:
                 raise
             return asyncio.ensure_future(_just(earlier))
-        task = asyncio.ensure_future(self._buy(ask, key, tally, reserved))
+        task = asyncio.ensure_future(self._buy(ask, key, tally, most))
         self._in_flight[key] = task
         task.add_done_callback(lambda _: self._in_flight.pop(key, None))
         return task
 
-    async def _buy(self, ask: Ask, key: CallKey, tally: Tally, reserved: float) -> CallRecord:
+    async def _buy(self, ask: Ask, key: CallKey, tally: Tally, most: Spending) -> CallRecord:
+        used: Spending | None = None
         try:
             record = await self._client.call(ask.llm, key, ask.request)
+            used = Spending(1, record.cost, record.reply.input_tokens + record.reply.output_tokens)
         except BaseException as error:
             tally.reserved_calls -= 1
             tally.failed += 1
@@ -144,7 +149,8 @@ class Desk:
                 raise
             return earlier
         finally:
-            tally.reserved_cost -= reserved
+            tally.reserved_cost -= most.cost
+            self._purse.settle(most, used)
         tally.reserved_calls -= 1
         tally.bought(record)
         return record
@@ -153,20 +159,26 @@ class Desk:
         """The answer that a call had before, where it was to be renewed: no new one takes nothing away."""
         if self._renewal is None:
             return None
-        earlier = self._log.find([key]).get(key)
+        earlier = self._log.find([key], repay=self._repay).get(key)
         if earlier is not None:
             self._renewal.given_up.add(key)
         return earlier
 
-    def _reserve(self, llm: str, request: ChatRequest, tally: Tally, budget: BudgetSpec | None) -> float:
-        most = most_cost(request, self._connection(llm).price, unlimited=max(UNLIMITED, 2 * tally.longest_reply))
+    def _reserve(self, llm: str, request: ChatRequest, tally: Tally, budget: BudgetSpec | None) -> Spending:
+        unlimited = max(UNLIMITED, 2 * tally.longest_reply)
+        cost = most_cost(request, self._connection(llm).price, unlimited=unlimited)
+        limit = most_output_tokens(request.params)
+        most = Spending(1, cost, most_input_tokens(request) + (unlimited if limit is None else limit))
         if budget is not None:
             if budget.calls is not None and tally.new + tally.reserved_calls + 1 > budget.calls:
                 raise _spent(tally, f"the budget of {_calls(budget.calls)} is spent", "calls")
-            if budget.cost is not None and tally.cost + tally.reserved_cost + most > budget.cost:
+            if budget.cost is not None and tally.cost + tally.reserved_cost + cost > budget.cost:
                 raise _spent(tally, f"one more call could cross the budget of ${budget.cost:g}", "cost")
+        if refusal := self._purse.refusal(most):
+            raise _stopped(tally, refusal, "`bqbuild run` goes on from here")
+        self._purse.reserve(most)
         tally.reserved_calls += 1
-        tally.reserved_cost += most
+        tally.reserved_cost += cost
         return most
 
 
@@ -175,7 +187,11 @@ async def _just(record: CallRecord) -> CallRecord:
 
 
 def _spent(tally: Tally, message: str, key: str) -> BudgetSpent:
-    error = BudgetSpent(message, hint=f"`bqbuild run` buys as much again; raise `budget.{key}` to buy more at once")
+    return _stopped(tally, message, f"`bqbuild run` buys as much again; raise `budget.{key}` to buy more at once")
+
+
+def _stopped(tally: Tally, message: str, hint: str) -> BudgetSpent:
+    error = BudgetSpent(message, hint=hint)
     tally.stopped = tally.stopped or f"{message}; {error.hint}"
     return error
 

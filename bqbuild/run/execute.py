@@ -38,6 +38,7 @@ from bqbuild.run.ledger import Ending, Ledger
 from bqbuild.run.links import begins_chain, chain_from
 from bqbuild.run.options import RunOptions
 from bqbuild.run.paid import connections_of, is_paid
+from bqbuild.run.purse import Purse
 from bqbuild.run.renewal import Renewal, finish_renewal, renewing
 from bqbuild.run.scope import nodes_to_build, stale_parents
 from bqbuild.run.session import Session
@@ -69,7 +70,9 @@ class Run:
             epoch=renewal.number if renewal else 0,
             report=emit,
         )
-        desk = Desk(self.client, session.store.calls, lambda name: llms[name], renewal, repay=options.repay)
+        purse = Purse(options.max_calls, options.max_cost, options.max_tokens)
+        log = session.store.calls
+        desk = Desk(self.client, log, lambda name: llms[name], renewal, repay=options.repay, purse=purse)
         self.ledger = Ledger(session, state, desk, names, emit, is_preparing=not options.publish)
         self.barriers = Barriers(self.ledger, tests_of(session, names) if options.tests else [])
         self.healing = Healing(self.ledger, self._build_alone, repay=options.repay)

@@ -216,7 +216,7 @@ def _options(params: list[click.Parameter]) -> Iterator[str]:
 def _metavar(kind: click.ParamType[Any]) -> str:
     if isinstance(kind, click.Choice):
         return ", ".join(f"`{choice}`" for choice in kind.choices)
-    return "NUMBER" if isinstance(kind, click.IntRange) else kind.name.upper()
+    return "NUMBER" if isinstance(kind, click.IntRange | click.FloatRange) else kind.name.upper()
 
 
 def main() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from bqbuild.run.options import RunOptions
+from tests.cli.conftest import Bqbuild
 from tests.llm_server import Answer, Fault, default_answer
 from tests.space import Space, statuses
 
@@ -225,6 +227,33 @@ def test_a_budget_in_dollars_holds_with_calls_in_flight_and_replies_without_a_li
     assert results["questions"].status == "partial"
     assert 0 < results["questions"].counts.cost <= 0.02
     assert once.sent == 2, "two replies of 4,096 tokens at most fit into 2 cents, three do not"
+
+
+def test_the_limits_of_a_run_hold_over_all_models_and_calls_in_flight(once: Space) -> None:
+    once.server.delay = 0.02
+    results = once.run(options=RunOptions(max_calls=11))
+    assert once.sent == 11
+    assert "--max-calls 11 is reached; `bqbuild run` goes on from here" in str(results)
+    results = once.run(options=RunOptions(max_tokens=6000))
+    used = sum(result.counts.input_tokens + result.counts.output_tokens for result in results.values())
+    assert 0 < used <= 6000
+    results = once.run(options=RunOptions(max_cost=0.0))
+    assert once.sent == 0
+    assert not {result.status for result in results.values()} <= {"success", "cached"}
+    assert {result.status for result in once.run().values()} <= {"success", "cached"}
+
+
+def test_a_limit_of_nothing_sends_nothing_and_is_exit_1(
+    capitals: Space, bqbuild: Bqbuild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(capitals.root)
+    monkeypatch.setenv("LLM_URL", capitals.server.url)
+    for limit in ("--max-calls", "--max-cost", "--max-tokens"):
+        done = bqbuild("run", limit, "0")
+        assert done.code == 1
+        assert f"{limit} 0" in done.err
+    assert capitals.server.requests == []
+    assert bqbuild("run", "--max-calls", "-1").code == 2
 
 
 def _judged(space: Space) -> None:
