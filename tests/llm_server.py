@@ -26,12 +26,14 @@ Answer = str | dict[str, Any]
 class Fault:
     """How one request goes wrong. `cut` breaks the connection: `before` an answer, or in the `middle` of it.
 
-    `edit` changes the JSON of an otherwise good answer; `body` replaces it. `delay` is in seconds. Of a
-    streamed answer, `pieces` replaces what is sent, as it is, and `drip` is the time between two pieces.
+    `edit` changes the JSON of an otherwise good answer; `body` replaces it. `delay` is in seconds; `hold` keeps the
+    answer until it is set. Of a streamed answer, `pieces` replaces what is sent, as it is, and `drip` is the time
+    between two pieces.
     """
 
     status: int = 200
     delay: float = 0.0
+    hold: threading.Event | None = None
     cut: str = ""
     body: bytes | None = None
     content_type: str = "application/json"
@@ -165,6 +167,8 @@ class LlmServer:
         fault = fault or Fault()
         if delay := fault.delay or self.delay:
             await asyncio.sleep(delay)
+        while fault.hold is not None and not fault.hold.is_set():
+            await asyncio.sleep(0.02)
         assert request.transport is not None
         if fault.cut == "before":
             request.transport.abort()

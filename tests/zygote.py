@@ -33,8 +33,12 @@ MODULES = (
     "bqbuild.nodes.source",
     "bqbuild.nodes.sql",
     "bqbuild.quality.dedup",
+    "pyarrow.dataset",
     "pyarrow.parquet",
+    "_strptime",
 )
+OPTIONAL = ("pandas",)
+"""What pyarrow imports by itself where it is installed."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,9 @@ def serve(modules: list[str]) -> None:
     """Import, then fork for every line of stdin until it ends."""
     for name in modules:
         __import__(name)
+    for name in OPTIONAL:
+        with suppress(ImportError):
+            __import__(name)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     _say(answers, {"ready": _is_alone()})
     children: set[int] = set()

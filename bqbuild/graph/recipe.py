@@ -108,6 +108,19 @@ def component_values(node: Node, project: Project, facts: Facts) -> dict[str, An
     return values
 
 
+def asked_of(recipe: Recipe) -> list[Digest]:
+    """What a node's calls are made of but for its rows: prompt, variables, LLM and parameters, once for each prompt.
+    Nodes that share none of it send no equal requests, unless two prompts come to the same text."""
+    components = recipe.components
+    found = []
+    for name in components:
+        inside, is_prompt, _ = name.partition("prompt:")
+        if is_prompt and f"{inside}llm.model" in components:
+            with_it = [components[f"{inside}{part}"] for part in ("variables", "llm.model", "params")]
+            found.append(digest([components[name], *with_it]))
+    return found
+
+
 def _declared(spec: Spec) -> dict[str, Any]:
     given = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return {key: value for key, value in given.items() if key not in NOT_CONTENT and key != "version"}

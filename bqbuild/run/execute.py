@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import Any
 
 from bqbuild.core.errors import BqError
@@ -23,7 +21,6 @@ from bqbuild.core.events import (
     RunStarted,
     Warned,
 )
-from bqbuild.core.hashing import digest
 from bqbuild.core.records import Node, NodeName
 from bqbuild.llm.client import Client
 from bqbuild.nodes import HEAVY_KINDS
@@ -44,6 +41,7 @@ from bqbuild.run.scope import nodes_to_build, stale_parents
 from bqbuild.run.session import Session
 from bqbuild.run.state import State
 from bqbuild.run.testing import tests_of
+from bqbuild.run.turns import Turns
 from bqbuild.run.whole import build_table
 
 OPEN_CHAINS = 64
@@ -79,7 +77,7 @@ class Run:
         self.threads = asyncio.Semaphore(options.threads)
         self.chains = asyncio.Semaphore(OPEN_CHAINS)
         self.machine = asyncio.Lock()
-        self.waiting = ThreadPoolExecutor(max(1, len(names)), thread_name_prefix="lease")
+        self.turns = Turns(session.store.leases, len(names))
 
     async def execute(self) -> list[NodeResult]:
         """Build everything; returns the results in order. Never raises for a node's failure."""
@@ -89,7 +87,7 @@ class Run:
                     group.create_task(self._node(self.session.node(name)))
             await self.barriers.finish()
         finally:
-            self.waiting.shutdown(wait=False)
+            self.turns.close()
             await self.client.close()
         return [ending.result().result for ending in self.ledger.endings.values()]
 
@@ -146,11 +144,8 @@ class Run:
     async def _build(self, chain: list[Node], decision: Decision) -> None:
         """Build one node, or the chain that begins with it, under leases."""
         node = chain[0]
-        names = sorted(digest(["node", member.name, self.session.recipe(member.name).digest]) for member in chain)
-        with ExitStack() as leases:
-            waited = False
-            for name in names:
-                waited |= await self._wait_for(leases, name)
+        recipes = [(member.name, self.session.recipe(member.name)) for member in chain]
+        async with self.turns.take(recipes) as waited:
             if waited:
                 decision, _ = await asyncio.to_thread(self.ledger.state.decide, node)
                 if decision.action == CACHED:
@@ -169,11 +164,6 @@ class Run:
         if any(self._is_heavy(member) for member in chain):
             return self.machine
         return self.chains if begins_chain(chain[0]) else self.threads
-
-    async def _wait_for(self, leases: ExitStack, name: str) -> bool:
-        """Take a lease, in a thread of its own kind: were those who work among those who wait, all could wait."""
-        hold = self.session.store.leases.hold(name)
-        return await asyncio.get_running_loop().run_in_executor(self.waiting, leases.enter_context, hold)
 
     def _is_heavy(self, node: Node) -> bool:
         llms = self.session.project.target.llms

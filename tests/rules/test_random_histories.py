@@ -273,7 +273,7 @@ class History(RuleBasedStateMachine):
 
     def _digests(self, space: Space) -> dict[str, str]:
         """Of the tables of what is declared now: the environment keeps what was removed until it is cleaned."""
-        names = {source.name for source in self.world.sources.values()}
+        names = {self.world.name(parent) for model in self.world.models.values() for parent in model.parents[:1]}
         names |= {model.name for model in self.world.models.values()}
         with space.session() as session:
             pointers = {name: pointer for name, pointer in session.pointers().items() if name in names}
@@ -367,7 +367,7 @@ def test_every_history_ends_in_the_tables_of_a_clean_build(tmp_path: Path) -> No
                 database=None,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
-                phases=(Phase.generate, Phase.shrink) if DEEP else (Phase.generate,),
+                phases=(Phase.generate,),  # runs take too long for what fails to be made smaller
                 print_blob=bool(DEEP),
             ),
         )
