@@ -14,7 +14,7 @@ from bqbuild.run.eventlog import event_log
 from bqbuild.run.execute import run
 from bqbuild.run.options import RunOptions
 from bqbuild.run.session import Session
-from bqbuild.run.warehouse import FILE, write_warehouse
+from bqbuild.run.warehouse import is_current, write_warehouse
 from bqbuild.store.base import DamagedError
 
 FAILED = ("error", "partial", "skipped")
@@ -24,7 +24,6 @@ def run_models(
     session: Session, names: Sequence[NodeName], options: RunOptions, listeners: Sequence[Listener], *, command: str
 ) -> dict[str, Any]:
     """Run, write what a run leaves behind, and return `run_results.json` with `succeeded` added."""
-    before = session.pointers()
     tested: list[Tested] = []
 
     def listen(event: Event) -> None:
@@ -36,7 +35,7 @@ def run_models(
     document = run_results(session, results, tested, command=command)
     write_json(session.artifacts / "run_results.json", document)
     write_manifest(session, command)
-    if session.pointers() != before or not (session.artifacts / FILE).is_file():
+    if not is_current(session):
         _write_warehouse(session, names, options)
     is_good = not any(result.status in FAILED for result in results)
     return document | {"succeeded": is_good and not any(test.status == "fail" for test in tested)}
