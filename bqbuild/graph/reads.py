@@ -49,10 +49,21 @@ def _llm(node: Node, project: Project, schemas: Schemas) -> dict[str, Reads]:
         return {node.spec.from_: ALL}
     columns = asked_columns(node, project) | set(node.spec.carry)
     if node.kind == "refine":
-        columns |= set(node.spec.output.columns)
+        columns |= set(node.spec.output.columns) | _accepting(node)
     if node.kind == "annotate" and node.spec.pass_rate:
         columns |= {node.spec.pass_rate.reference}
     return {node.spec.from_: Reads(frozenset(columns), ids=True)}
+
+
+def _accepting(node: Node) -> set[str]:
+    """The input columns that the `accept` of a refine node names: without those that the node makes."""
+    if not node.spec.accept:
+        return set()
+    made = {f"{name}_before".lower() for name in node.spec.output.columns} | {
+        (node.spec.output.reasoning or "").lower()
+    }
+    named = parse_predicate(node.spec.accept, node.places.get("accept", node.where)).columns
+    return {name for name in named if name.lower() not in made}
 
 
 def _filter(node: Node, project: Project, schemas: Schemas) -> dict[str, Reads]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from bqbuild.config.prompts import RenderError
 from bqbuild.core.errors import BuildError, did_you_mean
 from bqbuild.core.records import CALLS, ID, Node
+from bqbuild.graph.predicates import parse_predicate
 from bqbuild.nodes.base import BuildContext, Made, RowSteps, Task
 from bqbuild.nodes.conversation import Conversation, open_conversation
 from bqbuild.nodes.llm_rows import (
@@ -65,6 +66,12 @@ class RefineProgram:
         self.schema = with_lineage(fields, node.where)
         place = node.places.get("accept", node.where)
         self._accept = RowPredicate(node.spec.accept, place) if node.spec.accept else None
+        # `accept` sees the whole row, what is not carried included
+        named = (
+            {name.lower() for name in parse_predicate(node.spec.accept, place).columns} if node.spec.accept else set()
+        )
+        there = {name.lower() for name in self.schema.names}
+        self._aside = [field for field in input_schema if field.name.lower() in named - there]
 
     def tasks(self, rows: Sequence[Mapping[str, Any]]) -> list[list[Task]]:
         """One task a row."""
@@ -74,8 +81,10 @@ class RefineProgram:
         """Give rows that `accept` turns down their old values back."""
         if self._accept is None or not rows:
             return Made(rows)
-        accepted = self._accept.mask(pa.Table.from_pylist(rows, schema=self.schema))
+        accepted = self._accept.mask(pa.Table.from_pylist(rows, schema=pa.schema([*self.schema, *self._aside])))
         for row, is_accepted in zip(rows, accepted, strict=True):
+            for field in self._aside:
+                del row[field.name]
             if not is_accepted:
                 row.update({name: self._kept(name, row[f"{name}_before"]) for name in self._refined})
         return Made(rows)
@@ -119,6 +128,7 @@ class RefineProgram:
     ) -> dict[str, Any]:
         made = {name: row[name] for name in self._carried} | dict(values)
         made |= {f"{name}_before": row[name] for name in self._refined}
+        made |= {field.name: row[field.name] for field in self._aside}
         if self._spec.output.reasoning:
             made[self._spec.output.reasoning] = reasoning
         return made | lineage(row, row[ID], ()) | {CALLS: calls}
