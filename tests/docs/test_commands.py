@@ -108,6 +108,20 @@ def test_the_commands_of_the_guide_to_connections_work(tmp_path: Path, llm_serve
     assert llm_server.requests
 
 
+def test_the_provider_of_the_guide_is_installed_and_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ROOT / "docs/guides/your-own-provider.md"
+    for block in blocks(page):
+        path = tmp_path / block.note.removeprefix("file: ")
+        if block.note.startswith("file: bqbuild-command/"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(block.body, encoding="utf-8")
+    quiet = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation"]  # and no network
+    install = [sys.executable, "-m", "pip", "install", *quiet, "--target", "installed", "./bqbuild-command"]
+    subprocess.run(install, cwd=tmp_path, check=True, timeout=300)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'installed'}{os.pathsep}{ROOT}")
+    follow(page, tmp_path)
+
+
 def test_the_example_of_the_readme_is_a_project_that_runs(tmp_path: Path, llm_server: LlmServer) -> None:
     space = Space.copy("capitals", tmp_path / "capitals", llm_server)
     files = [block for block in blocks(ROOT / "README.md") if block.note.startswith("file: ")]
