@@ -60,7 +60,7 @@ def write_dbt(root: Path, models: dict[str, list[str]]) -> None:
     """The same models as dbt reads them; the source is a seed."""
     _write(
         root / "dbt_project.yml",
-        "name: layers\nversion: '1'\nprofile: layers\nmodels: {layers: {+materialized: table}}\n",
+        "name: layers\nversion: '1.0.0'\nprofile: layers\nmodels: {layers: {+materialized: table}}\n",
     )
     _write(
         root / "profiles.yml",
