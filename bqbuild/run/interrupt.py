@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from bqbuild.core.events import Listener, Warned
 from bqbuild.llm.client import Client
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
+"""What asks a run to stop: Ctrl-C, and a machine or scheduler that goes on to SIGKILL where that takes long."""
+
 
 @contextmanager
 def stopping(client: Client, emit: Listener) -> Iterator[None]:
@@ -32,11 +35,13 @@ def stopping(client: Client, emit: Listener) -> Iterator[None]:
         # from a callback of the loop, KeyboardInterrupt leaves the loop as if Ctrl-C had come now
         draining[0].add_done_callback(lambda task: None if task.cancelled() else _stop())
 
-    loop.add_signal_handler(signal.SIGINT, interrupted)
+    for number in STOPS:
+        loop.add_signal_handler(number, interrupted)
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        for number in STOPS:
+            loop.remove_signal_handler(number)
 
 
 def _stop() -> None:
