@@ -27,6 +27,7 @@ COMMANDS = {
     "diff": "Show what differs between environments, or between runs.",
     "fsck": "Compare every file of the store with its checksum.",
     "import-calls": "Adopt calls that were paid for elsewhere.",
+    "gc": "Show what nobody needs any more in the store, and delete it.",
     "init": "Make a new project.",
     "lineage": "Show what a model is made from.",
     "ls": "List models.",

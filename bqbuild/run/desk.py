@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bqbuild.config.specs import BudgetSpec, ConnectionSpec
 from bqbuild.core.errors import BuildError, ProviderError
@@ -48,6 +48,8 @@ class Tally:
     reserved_cost: float = 0.0
     longest_reply: int = 0
     stopped: str = ""
+    keys: bytearray = field(default_factory=bytearray)
+    """The keys of all calls that the node used, 16 bytes each."""
     kept: int = 0
     is_told: bool = True
 

@@ -13,6 +13,7 @@ from bqbuild.core.hashing import Digest
 from bqbuild.core.records import Node, NodeName, ReadInput, Trace
 from bqbuild.plan.rebuild import PREPARED
 from bqbuild.run.desk import Desk, Tally
+from bqbuild.run.paid import connections_of
 from bqbuild.run.results import node_result
 from bqbuild.run.session import Session
 from bqbuild.run.state import Output, State
@@ -108,7 +109,7 @@ class Ledger:
             stats=stats,
         )
         self.session.store.definitions.put(recipe.digest, self.session.parts(node.name))
-        self.session.store.traces.put(trace)
+        self.session.store.traces.put(trace, bytes(tally.keys) if connections_of(node) else None)
         self.state.settle(node.name, output)
 
     def adopt(self, trace: Trace) -> None:

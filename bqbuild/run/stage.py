@@ -155,6 +155,7 @@ class Stage:
             self._finished.put_nowait((opened, stop.value))
             return False
         opened.keys = [self._desk.key(ask) for ask in opened.asks]
+        self.tally.keys += bytes.fromhex("".join(opened.keys))
         return True
 
     def _answer_from_log(self, waiting: list[_Open]) -> list[_Open]:

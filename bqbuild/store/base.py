@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -91,8 +91,9 @@ class Traces(Protocol):
     def find(self, keys: Sequence[Digest]) -> dict[Digest, Trace]:
         """The traces recorded under these build keys."""
 
-    def put(self, trace: Trace) -> None:
-        """Record a trace; the last one for a key wins, but a partial one never replaces a complete one."""
+    def put(self, trace: Trace, calls: bytes | None = None) -> None:
+        """Record a trace; the last one for a key wins, but a partial one never replaces a complete one. `calls` are the
+        keys of the calls that the build used, 16 bytes each."""
 
 
 class Definitions(Protocol):
@@ -226,6 +227,45 @@ class Folders(Protocol):
         """The local folder, or None."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pile:
+    """Things of one sort: how many, how many bytes, and for calls what they cost in dollars."""
+
+    sort: str
+    count: int
+    bytes: int
+    cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What can go (`drop`) and what stays (`keep`). `calls` are those that can go, None where nobody asked;
+    `calls_kept` are all that there are now."""
+
+    drop: Sequence[Pile]
+    keep: Sequence[Pile]
+    calls: Pile | None
+    calls_kept: Pile
+    pins: Sequence[str]
+
+
+class Pins(Protocol):
+    """What a user wants to keep, whatever environments point to."""
+
+    def read(self) -> dict[str, list[Digest]]:
+        """The traces and tables that each pin keeps."""
+
+    def change(self, added: Mapping[str, Collection[Digest]], removed: Collection[str] = ()) -> None:
+        """Pin and unpin."""
+
+
+class Collector(Protocol):
+    """Garbage collection."""
+
+    def collect(self, *, keep_runs: int, delete: bool = False, calls: bool = False) -> Garbage:
+        """What can go and what stays; with `delete` it goes. `calls` takes calls that no kept build used as well."""
+
+
 class Health(Protocol):
     """What finds damage before a run does."""
 
@@ -247,6 +287,8 @@ class Store(Protocol):
     leases: Leases
     folders: Folders
     health: Health
+    pins: Pins
+    garbage: Collector
     scratch: Path
 
     def close(self) -> None:

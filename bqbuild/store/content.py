@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,22 @@ log = logging.getLogger(__name__)
 class ContentFolders:
     """Folders under one root, each named by its digest and described by a manifest that is written last."""
 
-    def __init__(self, root: Path, *, manifest: str, what: str, damaged: Path, locks: Path) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        manifest: str,
+        what: str,
+        damaged: Path,
+        locks: Path,
+        mark: Callable[[Iterable[str]], None],
+    ) -> None:
         self.root = root
         self.manifest = manifest
         self.what = what
         self.damaged = damaged
         self.locks = locks
+        self._mark = mark
         self._verified: dict[Path, tuple[int, int, int]] = {}
         self._guard = threading.Lock()
 
@@ -42,6 +52,7 @@ class ContentFolders:
 
     def find(self, digest: Digest) -> dict[str, Any] | None:
         """The manifest, or None where it is not there; a manifest that is damaged is set aside, and logged."""
+        self._mark([digest])
         try:
             return self._manifest(digest)
         except ValueError as error:
@@ -83,6 +94,7 @@ class ContentFolders:
         Where an equal and sound folder is there already (its files may be cut differently), `staged` is left alone.
         """
         target = self.path(digest)
+        self._mark([digest])
         with disk_errors(target):
             (staged / self.manifest).write_bytes(checked_json(manifest))
             for path in staged.rglob("*"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote, unquote
@@ -17,10 +17,11 @@ from bqbuild.store.disk import checked_json, locked, read_checked, write_atomic
 class LocalEnvironments:
     """The environments of a folder store."""
 
-    def __init__(self, root: Path, *, scratch: Path, locks: Path) -> None:
+    def __init__(self, root: Path, *, scratch: Path, locks: Path, mark: Callable[[Iterable[str]], None]) -> None:
         self._root = root
         self._scratch = scratch
         self._locks = locks
+        self._mark = mark
 
     def read(self, environment: str) -> dict[NodeName, Pointer]:
         """The pointers of `<project>/<environment>`; empty where there is none yet. Raises DamagedError."""
@@ -36,7 +37,10 @@ class LocalEnvironments:
             ) from error
         if body is None:
             return {}
-        return pointers_from_json(body["pointers"])
+        pointers = pointers_from_json(body["pointers"])
+        # all at once: whoever reads an environment is about to look these up
+        self._mark(digest for pointer in pointers.values() for digest in (pointer.trace, *pointer.tables.values()))
+        return pointers
 
     def move(self, environment: str, pointers: Mapping[NodeName, Pointer | None]) -> bool:
         """Set (or with None remove) pointers, atomically, keeping those that others moved meanwhile; whether any

@@ -92,6 +92,9 @@ class LocalHealth:
                 known.told.add(key)
                 yield Damage("trace", str(path), str(error), FREE)
                 continue
+            if self.traces.calls_path(key).exists() and self.traces.calls(key) is None:
+                self._set_aside(self.traces.calls_path(key))
+                yield Damage("trace", str(self.traces.calls_path(key)), "its checksum does not match", UNLISTED)
             if trace is not None:
                 known.add(trace, self._checkpoints(trace) if trace.kind == "train" else ())
 
@@ -186,6 +189,7 @@ class LocalHealth:
         path.rename(self.damaged / f"{uuid4().hex[:8]}-{path.name}")
 
 
+UNLISTED = "set aside; `gc --calls` deletes no call until its build is made again (`run --full-refresh`)"
 FREE_MISSING = "the next run builds it again from recorded calls"
 TRAINED_MISSING = "only training again makes it anew, which `bqbuild run --repay` does"
 

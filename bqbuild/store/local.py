@@ -11,6 +11,7 @@
 <store>/v1/runs/<project>/<environment>/<time>-<id>.json
 <store>/v1/leases/                    lock files
 <store>/v1/scratch/                   unfinished work: <build key>/ of builds, session-<id>/ of one process
+<store>/v1/pins.json                  what is kept whatever environments point to
 <store>/v1/damaged/                   what failed its checksum, for a look
 """
 
@@ -28,14 +29,17 @@ from bqbuild.store.disk import disk_errors, make_folder, try_lock
 from bqbuild.store.environments import LocalEnvironments
 from bqbuild.store.epochs import LocalEpochs
 from bqbuild.store.folders import LocalFolders
+from bqbuild.store.inuse import InUse, gate
 from bqbuild.store.leases import LocalLeases
 from bqbuild.store.marker import check_marker
+from bqbuild.store.pins import LocalPins
 from bqbuild.store.runs import LocalRuns
 from bqbuild.store.tables import LocalTables
 from bqbuild.store.traces import LocalTraces
 
 if TYPE_CHECKING:
     from bqbuild.store.calls import LocalCallLog
+    from bqbuild.store.garbage import LocalGarbage
     from bqbuild.store.health import LocalHealth
 
 
@@ -55,16 +59,18 @@ class LocalStore:
         self._session = _Session(self.scratch, locks)
         work = self._session.folder
         damaged = root / "damaged"
+        mark = self._session.in_use.mark
         places = {"damaged": damaged, "locks": locks}
-        tables = ContentFolders(root / "tables", manifest="table.json", what="table", **places)
-        folders = ContentFolders(root / "folders", manifest="folder.json", what="folder", **places)
+        tables = ContentFolders(root / "tables", manifest="table.json", what="table", **places, mark=mark)
+        folders = ContentFolders(root / "folders", manifest="folder.json", what="folder", **places, mark=mark)
         self.tables = LocalTables(tables, work)
         self.folders = LocalFolders(folders, work)
-        self.traces = LocalTraces(root / "traces", scratch=work, locks=locks)
+        self.traces = LocalTraces(root / "traces", scratch=work, locks=locks, mark=mark)
         self.definitions = LocalDefinitions(root / "definitions", scratch=work)
         self.epochs = LocalEpochs(root / "calls" / "epochs", scratch=work, locks=locks)
-        self.environments = LocalEnvironments(root / "environments", scratch=work, locks=locks)
+        self.environments = LocalEnvironments(root / "environments", scratch=work, locks=locks, mark=mark)
         self.runs = LocalRuns(root / "runs", scratch=work)
+        self.pins = LocalPins(root, scratch=work, locks=locks)
         self.leases = LocalLeases(locks)
         self._root = root
         self._content = (tables, folders)
@@ -75,6 +81,27 @@ class LocalStore:
         from bqbuild.store.calls import LocalCallLog
 
         return LocalCallLog(self._root / "calls", scratch=self._session.folder, damaged=self._root / "damaged")
+
+    @cached_property
+    def garbage(self) -> LocalGarbage:
+        """What collects garbage; only `gc` asks for it."""
+        from bqbuild.store.callgarbage import CallGarbage
+        from bqbuild.store.garbage import LocalGarbage
+
+        work = self._session.folder
+        tables, folders = self._content
+        return LocalGarbage(
+            root=self._root,
+            own=work,
+            tables=tables,
+            folders=folders,
+            reader=self.tables,
+            traces=self.traces,
+            environments=self.environments,
+            runs=self.runs,
+            pins=self.pins,
+            calls=CallGarbage(self._root / "calls", work),
+        )
 
     @cached_property
     def health(self) -> LocalHealth:
@@ -120,10 +147,12 @@ class _Session:
         name = f"session-{uuid4().hex}"
         self.folder = scratch / name
         self._lock_path = locks / f"{name}.lock"
-        with disk_errors(self.folder):
+        # Behind the gate: garbage collection sees a process with its lock and its folder, or not at all.
+        with gate(locks, exclusive=False), disk_errors(self.folder):
             self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o666)
             try_lock(self._lock)
             self.folder.mkdir()
+        self.in_use = InUse(self.folder, locks)
 
     def close(self) -> None:
         remove_tree(self.folder)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import xxhash
 
 from bqbuild.core.hashing import Digest
 from bqbuild.core.records import NodeName, ReadInput, Trace
@@ -17,14 +19,16 @@ log = logging.getLogger(__name__)
 class LocalTraces:
     """The traces of a folder store."""
 
-    def __init__(self, root: Path, *, scratch: Path, locks: Path) -> None:
+    def __init__(self, root: Path, *, scratch: Path, locks: Path, mark: Callable[[Iterable[str]], None]) -> None:
         self._root = root
         self._scratch = scratch
         self._locks = locks
+        self._mark = mark
 
     def find(self, keys: Sequence[Digest]) -> dict[Digest, Trace]:
         """The traces recorded under these build keys. One that is damaged is as good as none: its node is built again,
         from recorded calls."""
+        self._mark(keys)
         found = {}
         for key in keys:
             trace = self._read(key)
@@ -32,22 +36,41 @@ class LocalTraces:
                 found[key] = trace
         return found
 
-    def put(self, trace: Trace) -> None:
-        """Record a trace; the last one for a key wins, but a partial one never replaces a complete one.
+    def put(self, trace: Trace, calls: bytes | None = None) -> None:
+        """Record a trace; the last one for a key wins, but a partial one never replaces a complete one. `calls` are the
+        keys of the calls that the build used, 16 bytes each, kept beside it.
 
         Raises StoreError.
         """
+        self._mark([trace.key])
         data = checked_json(_to_json(trace))
         with locked(self._locks / f"traces-{trace.key[:2]}.lock"):
             if not trace.complete:
                 known = self._read(trace.key)
                 if known is not None and known.complete:
                     return
+            if calls is not None:
+                write_atomic(self.calls_path(trace.key), calls + xxhash.xxh3_128_digest(calls), self._scratch)
             write_atomic(self.path(trace.key), data, self._scratch)
 
     def recorded(self) -> list[Digest]:
         """The build keys of all traces, those of damaged ones included, sorted."""
         return sorted(Digest(path.stem) for path in self._root.glob("??/*.json"))
+
+    def calls(self, key: Digest) -> set[bytes] | None:
+        """The keys of the calls that a build used; None where that is not recorded, or damaged. Raises OSError."""
+        try:
+            data = self.calls_path(key).read_bytes()
+        except FileNotFoundError:
+            return None
+        listed, check = data[:-16], data[-16:]
+        if xxhash.xxh3_128_digest(listed) != check:
+            return None
+        return {listed[at : at + 16] for at in range(0, len(listed), 16)}
+
+    def calls_path(self, key: Digest) -> Path:
+        """Where the list of a build's calls is, or would be."""
+        return self._root / key[:2] / f"{key}.calls"
 
     def path(self, key: Digest) -> Path:
         """Where the trace of this key is, or would be."""
