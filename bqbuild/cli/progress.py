@@ -14,6 +14,7 @@ from bqbuild.cli.figures import figures, pace, spending, total
 from bqbuild.cli.output import json_text, safe
 from bqbuild.cli.settings import Settings
 from bqbuild.core.events import (
+    BatchProgress,
     Event,
     LlmProgress,
     NodeFinished,
@@ -47,6 +48,7 @@ class Display:
         self._spoke: dict[NodeName, float] = {}
         self._progress: dict[NodeName, NodeProgress] = {}
         self._llms: dict[str, LlmProgress] = {}
+        self._batches: dict[str, BatchProgress] = {}
         self._results: list[NodeResult] = []
         self._tests: list[Tested] = []
         self._models = 0
@@ -72,6 +74,8 @@ class Display:
                 self._advance(event)
             case LlmProgress():
                 self._llms[event.llm] = event
+            case BatchProgress():
+                self._tell_of_batch(event)
             case NodeFinished():
                 self._finish(event.result)
             case Tested():
@@ -108,6 +112,15 @@ class Display:
         if self._live is None and now - self._spoke.get(event.name, now) >= SILENCE:
             self._spoke[event.name] = now
             self._print(Text(f"  …     {event.name}: {_got(event)}", style="dim"))
+
+    def _tell_of_batch(self, event: BatchProgress) -> None:
+        """A line that lives while the batch does; elsewhere one for each new status."""
+        before = self._batches.pop(event.batch, None)
+        if event.is_over:
+            return
+        self._batches[event.batch] = event
+        if self._live is None and (before is None or before.status != event.status):
+            self._print(Text(f"  batch {safe(event.batch)} ({event.llm}): {_of_batch(event)}", style="dim"))
 
     def _finish(self, result: NodeResult) -> None:
         self._started.pop(result.name, None)
@@ -155,6 +168,9 @@ class Display:
         for llm in list(self._llms.values()):
             if llm.in_flight or llm.waiting:
                 table.add_row("", Text(llm.llm, style="dim"), Text(pace(llm), style="dim"), "")
+        for batch in list(self._batches.values()):
+            shown = Text(f"batch {safe(batch.batch)}")
+            table.add_row(Text("  ⇅", style="cyan"), shown, Text(_of_batch(batch), style="dim"))
         running = [event.counts for name, event in list(self._progress.items()) if name in self._started]
         counts = total([*(result.counts for result in list(self._results)), *running])
         done = (
@@ -208,6 +224,11 @@ def _got(event: NodeProgress) -> str:
     of = f" of {event.total:,}" if event.total else ""
     text = f"{event.done:,}{of} {event.unit} · {spending(event.counts)}"
     return f"{text} · {safe(event.note)}" if event.note else text
+
+
+def _of_batch(event: BatchProgress) -> str:
+    failed = f", {event.failed:,} failed" if event.failed else ""
+    return f"{safe(event.status)} · {event.done:,} of {_count(event.total, 'call')}{failed}"
 
 
 def _with(results: list[NodeResult], status: str) -> int:

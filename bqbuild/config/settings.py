@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 
 from bqbuild.config.specbase import Spec, Text, Texts, Value
 
@@ -14,6 +14,23 @@ class PriceSpec(Spec):
 
     input: float = Field(default=0.0, ge=0)
     output: float = Field(default=0.0, ge=0)
+    batch_discount: float = Field(default=0.5, ge=0, le=1)
+
+    def discounted(self) -> PriceSpec:
+        """What a call of the Batch API costs: the discount taken off every price."""
+        share = 1 - self.batch_discount
+        return self.model_copy(update={"input": self.input * share, "output": self.output * share})
+
+
+class BatchSpec(Spec):
+    """How calls are gathered into batches for a provider's Batch API, and how often a batch is asked for; seconds."""
+
+    max_requests: int = Field(default=50_000, ge=1)
+    max_bytes: int = Field(default=200_000_000, ge=1)
+    max_batches: int = Field(default=8, ge=1)
+    quiet: float = Field(default=5.0, ge=0)
+    poll: float = Field(default=60.0, gt=0)
+    window: str = "24h"
 
 
 class ConnectionSpec(Spec):
@@ -21,6 +38,8 @@ class ConnectionSpec(Spec):
 
     provider: str
     model: str
+    mode: Literal["online", "batch"] = "online"
+    batch: BatchSpec = Field(default_factory=BatchSpec)
     revision: str | None = None
     base_url: str | None = None
     endpoints: list[str] = Field(default_factory=list)
@@ -51,6 +70,17 @@ class ConnectionSpec(Spec):
     def secrets(self) -> frozenset[str]:
         """The secrets of the target."""
         return self._secrets
+
+    @property
+    def rates(self) -> PriceSpec:
+        """What calls really cost: the price, less the discount where they go by batch."""
+        return self.price.discounted() if self.mode == "batch" else self.price
+
+    @model_validator(mode="after")
+    def _batch_needs_a_provider_of_batches(self) -> Self:
+        if self.mode == "batch" and self.provider != "openai":
+            raise ValueError(f"`mode: batch` needs `provider: openai`; `{self.provider}` has no Batch API")
+        return self
 
 
 class TargetSpec(Spec):

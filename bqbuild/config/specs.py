@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from bqbuild.config.settings import (
+    BatchSpec,
     ConnectionSpec,
     PriceSpec,
     ProfilesSpec,
@@ -22,6 +23,7 @@ from bqbuild.config.specbase import Columns, ColumnSpec, Scalar, Spec, Text, Tex
 __all__ = [
     "SPECS",
     "AnnotateSpec",
+    "BatchSpec",
     "BenchmarkSpec",
     "Benchmarks",
     "BudgetSpec",

@@ -106,6 +106,20 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """A batch of calls got further. `status` is the provider's word, or `uploading` or `collecting`; the counts are of
+    requests. `is_over` where nothing more will be told of it."""
+
+    llm: str
+    batch: str
+    status: str
+    total: int
+    done: int = 0
+    failed: int = 0
+    is_over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Tested:
     """A data test was run: `status` is `pass`, `warn` or `fail`, `failures` the number of rows that are wrong.
 
@@ -127,5 +141,7 @@ class RunFinished:
     seconds: float
 
 
-Event = RunStarted | NodeStarted | NodeProgress | LlmProgress | NodeFinished | Tested | Warned | RunFinished
+Event = (
+    RunStarted | NodeStarted | NodeProgress | LlmProgress | NodeFinished | BatchProgress | Tested | Warned | RunFinished
+)
 Listener = Callable[[Event], None]

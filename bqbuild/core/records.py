@@ -208,6 +208,27 @@ class CallRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """How far a batch of calls has got at its provider; written down before and after each step there.
+
+    `token` names it here and there. `state` is `planned`, `uploaded` (`input_file` is the provider's name of the file
+    of requests) or `created` (`batch` is the provider's name of the batch). `place` is the address, without secrets.
+    `epoch` is that of the calls.
+    """
+
+    token: str
+    llm: str
+    identity: Mapping[str, Any]
+    place: str
+    requests: int
+    created: float
+    state: str = "planned"
+    input_file: str = ""
+    batch: str = ""
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RowError:
     """A row that could not be made. `answered` is False where no answer came (the next run asks again)."""
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bqbuild.config.specs import ConnectionSpec, PriceSpec
 from bqbuild.core.errors import BqError, ProjectError, did_you_mean
 from bqbuild.core.events import LlmProgress
 from bqbuild.core.records import CallKey, CallRecord, ChatReply, ChatRequest
 from bqbuild.llm import provider_kind
-from bqbuild.llm.base import Warn
+from bqbuild.llm.base import Batching, Warn
 from bqbuild.llm.connection import Connection, ConnectionDown, Pace, copy_of
 from bqbuild.llm.keys import call_key
+from bqbuild.llm.openai import usable_urls
 from bqbuild.llm.usage import Usage
+
+if TYPE_CHECKING:
+    from bqbuild.llm.batch import Batcher
 
 __all__ = ["Client", "ConnectionDown", "Pace", "Usage"]
 
@@ -27,7 +31,10 @@ DRAIN_SECONDS = 0.02
 
 
 class Journal(Protocol):
-    """The part of a store's call log that the client writes to."""
+    """The part of a store's call log that the client needs."""
+
+    def find(self, keys: Sequence[CallKey], *, repay: bool = False) -> dict[CallKey, CallRecord]:
+        """The recorded calls among `keys`; asked only for calls that go by batch."""
 
     async def append(self, record: CallRecord) -> None:
         """Record a call; returns when it is durable. Raises StoreError."""
@@ -39,7 +46,7 @@ class Client:
     `report` is told the figures of each connection, twice a second while it has calls, and once at the end.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what a run has, and what a test decides
         self,
         connections: Mapping[str, ConnectionSpec],
         calls: Journal,
@@ -50,6 +57,7 @@ class Client:
         dice: random.Random | None = None,
         epoch: int = 0,
         report: Callable[[LlmProgress], None] | None = None,
+        batching: Batching | None = None,
     ) -> None:
         self._specs = dict(connections)
         self._log = calls
@@ -63,7 +71,9 @@ class Client:
         self._recording = 0
         self._is_draining = False
         self._identities: dict[str, Mapping[str, Any]] = {}
+        self._batching = batching
         self._open: dict[str, Connection] = {}
+        self._batchers: dict[str, Batcher] = {}
         self._in_flight: dict[CallKey, asyncio.Future[CallRecord]] = {}
 
     def identity(self, llm: str) -> Mapping[str, Any]:
@@ -84,7 +94,7 @@ class Client:
         could not be recorded.
         """
         while (other := self._in_flight.get(key)) is not None:
-            self._connection(llm).usage.shared += 1
+            self._usage(llm).shared += 1
             await asyncio.wait((other,))
             if not other.cancelled():
                 return other.result()
@@ -104,7 +114,8 @@ class Client:
 
     def usage(self, llm: str) -> Usage:
         """The figures of a connection so far; zeros where it was never used."""
-        return copy_of(self._open[llm].usage) if llm in self._open else Usage()
+        is_used = llm in self._open or llm in self._batchers
+        return copy_of(self._usage(llm)) if is_used else Usage()
 
     @property
     def under_way(self) -> int:
@@ -130,12 +141,20 @@ class Client:
             self._tell(only_busy=False)
         for connection in self._open.values():
             await connection.provider.close()
+        for batcher in self._batchers.values():
+            await batcher.close()
         self._open.clear()
+        self._batchers.clear()
+
+    def _usage(self, llm: str) -> Usage:
+        return self._batcher(llm).usage if self._spec(llm).mode == "batch" else self._connection(llm).usage
 
     async def _make(self, llm: str, key: CallKey, request: ChatRequest) -> CallRecord:
+        if self._spec(llm).mode == "batch":
+            return await self._batcher(llm).call(key, request)
         connection = self._connection(llm)
         reply, seconds = await connection.ask(request)
-        cost = call_cost(connection.spec.price, reply)
+        cost = call_cost(connection.spec.rates, reply)
         usage = connection.usage
         usage.input_tokens += reply.input_tokens
         usage.output_tokens += reply.output_tokens
@@ -181,6 +200,33 @@ class Client:
             limiter = connection.limiter
             if self._report is not None and (limiter.in_flight or limiter.waiting or not only_busy):
                 self._report(connection.meter.read(connection.usage, limiter, now))
+
+    def _batcher(self, llm: str) -> Batcher:
+        batcher = self._batchers.get(llm)
+        if batcher is None:
+            from bqbuild.llm.batch import Batcher
+
+            if self._batching is None:
+                raise ProjectError(f"connection `{llm}` has `mode: batch`, which needs a store to be kept in")
+            spec = self._spec(llm)
+            batcher = Batcher(
+                name=llm,
+                spec=spec,
+                url=usable_urls(spec)[0],
+                identity=self.identity(llm),
+                log=self._log,
+                book=self._batching.book,
+                warn=self._warn,
+                tell=self._batching.tell,
+                pace=self._pace,
+                clock=self._clock,
+                cost_of=call_cost,
+                epoch=self._epoch,
+                since=self._batching.since,
+                repay=self._batching.repay,
+            )
+            self._batchers[llm] = batcher
+        return batcher
 
     def _spec(self, llm: str) -> ConnectionSpec:
         if llm not in self._specs:

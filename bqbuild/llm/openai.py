@@ -29,10 +29,16 @@ class OpenAIKind:
 
     def open(self, connection: ConnectionSpec, warn: Warn) -> Provider:
         """A provider with its own pool of connections. Raises ProjectError without a usable `base_url`."""
-        urls = [url for url in (connection.base_url, *connection.endpoints) if url]
-        if not urls:
-            raise ProjectError("an `openai` connection needs a `base_url`", hint=EXAMPLE)
-        for url in urls:
-            if not is_http_url(url):
-                raise ProjectError(f"the `base_url` {bare_url(url)} is no http:// or https:// address", hint=EXAMPLE)
+        urls = usable_urls(connection)
         return cast(Provider, load("bqbuild.llm.openai_http:OpenAIProvider")(connection, urls, warn))
+
+
+def usable_urls(connection: ConnectionSpec) -> list[str]:
+    """The base URLs of a connection. Raises ProjectError where there is none, or one that is no URL."""
+    urls = [url for url in (connection.base_url, *connection.endpoints) if url]
+    if not urls:
+        raise ProjectError("an `openai` connection needs a `base_url`", hint=EXAMPLE)
+    for url in urls:
+        if not is_http_url(url):
+            raise ProjectError(f"the `base_url` {bare_url(url)} is no http:// or https:// address", hint=EXAMPLE)
+    return urls

@@ -12,6 +12,7 @@ from bqbuild.core.records import ChatRequest, Message
 from bqbuild.llm import provider_kind
 from bqbuild.llm.base import Provider
 from bqbuild.llm.connection import Connection
+from bqbuild.llm.openai import usable_urls
 from bqbuild.run.session import Session
 
 PROBE = ChatRequest((Message("user", "Say yes."),))
@@ -74,6 +75,8 @@ async def _check_connection(name: str, spec: ConnectionSpec) -> Check:
         connection = Connection(name, patience, provider, warnings.append)
         limit = "max_completion_tokens" if "max_completion_tokens" in spec.params else "max_tokens"
         reply, seconds = await connection.ask(replace(PROBE, params={**spec.params, limit: PROBE_TOKENS}))
+        if spec.mode == "batch":
+            await _check_batches(spec)
     except BqError as error:
         return Check(f"llm {name}", False, error.message, error.hint)
     finally:
@@ -82,3 +85,14 @@ async def _check_connection(name: str, spec: ConnectionSpec) -> Check:
     shown = spec.base_url or spec.provider
     said = f"{reply.model or spec.model} at {shown} answers in {seconds:.1f} s"
     return Check(f"llm {name}", True, said, "; ".join(warnings) or None)
+
+
+async def _check_batches(spec: ConnectionSpec) -> None:
+    """Ask for the list of batches. Raises ProviderError where there is no Batch API."""
+    from bqbuild.llm.batch_http import BatchApi
+
+    api = BatchApi(spec, usable_urls(spec)[0])
+    try:
+        await api.check()
+    finally:
+        await api.close()

@@ -168,7 +168,7 @@ class Desk:
 
     def _reserve(self, llm: str, request: ChatRequest, tally: Tally, budget: BudgetSpec | None) -> Spending:
         unlimited = max(UNLIMITED, 2 * tally.longest_reply)
-        cost = most_cost(request, self._connection(llm).price, unlimited=unlimited)
+        cost = most_cost(request, self._connection(llm).rates, unlimited=unlimited)
         limit = most_output_tokens(request.params)
         most = Spending(1, cost, most_input_tokens(request) + (unlimited if limit is None else limit))
         if budget is not None:

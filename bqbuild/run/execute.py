@@ -22,6 +22,7 @@ from bqbuild.core.events import (
     Warned,
 )
 from bqbuild.core.records import Node, NodeName
+from bqbuild.llm.base import Batching
 from bqbuild.llm.client import Client
 from bqbuild.nodes import HEAVY_KINDS
 from bqbuild.plan.rebuild import CACHED, Decision
@@ -67,6 +68,7 @@ class Run:
             warn=lambda message: emit(Warned(message)),
             epoch=renewal.number if renewal else 0,
             report=emit,
+            batching=Batching(session.store.batches, emit, since=renewal.since if renewal else 0, repay=options.repay),
         )
         purse = Purse(options.max_calls, options.max_cost, options.max_tokens)
         log = session.store.calls

@@ -65,7 +65,7 @@ def forecast_rows(node: Node, project: Project, found: Replay) -> Expected:
         if new and limit is None
         else Amount(found.output_tokens + rounds * (limit or 0), bool(new)),
     )
-    price = project.target.llms[spec.llm].price
+    price = project.target.llms[spec.llm].rates
     expected.cost = _cost(expected, price.input, price.output)
     return expected
 
@@ -88,7 +88,7 @@ def forecast_judge(judge: JudgeRule, project: Project, found: Replay) -> Expecte
         input_tokens=Amount(found.input_tokens, is_bound),
         output_tokens=UNKNOWN if is_bound and limit is None else Amount(found.output_tokens, is_bound),
     )
-    price = project.target.llms[judge.llm].price
+    price = project.target.llms[judge.llm].rates
     expected.cost = _cost(expected, price.input, price.output)
     return expected
 
@@ -108,7 +108,7 @@ def _bound(
     widths: Widths,
     params: Mapping[str, object] | None = None,
 ) -> Expected:
-    price = project.target.llms[llm].price
+    price = project.target.llms[llm].rates
     calls = tasks.times(calls_each)
     template = project.prompts[prompt]
     matrix = matrix_columns(getattr(node.spec, "matrix", {}))

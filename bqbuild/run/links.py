@@ -19,7 +19,7 @@ from bqbuild.nodes.predicates import RowPredicate
 from bqbuild.run.ledger import Ledger
 from bqbuild.run.paid import connections_of
 from bqbuild.run.rows import RowFilter
-from bqbuild.run.stage import Limits, Stage
+from bqbuild.run.stage import Limits, Stage, open_tasks
 from bqbuild.run.whole import make_context
 from bqbuild.store.base import TableWriter
 
@@ -135,12 +135,12 @@ def open_link(ledger: Ledger, link: Link, reason: str, rows: int) -> None:
 
 def _limits(ledger: Ledger, node: Node) -> Limits:
     llms = ledger.session.project.target.llms
-    most = max((llms[name].max_concurrency for name in connections_of(node)), default=0)
+    most = max((open_tasks(llms[name]) for name in connections_of(node)), default=64)
     return Limits(
         max_error_rate=node.spec.max_error_rate,
         budget=node.spec.budget,
         fails_on_error=getattr(node.spec, "on_error", None) == "fail",
-        open_tasks=max(64, 4 * most),
+        open_tasks=most,
     )
 
 

@@ -21,6 +21,7 @@ from bqbuild.plan.changes import Reason
 from bqbuild.plan.plan import UNKNOWN, Amount, Plan, Step, total
 from bqbuild.plan.rebuild import CACHED, Decision
 from bqbuild.plan.why import Why
+from bqbuild.run.batches import batch_reasons
 from bqbuild.run.context import bare_context
 from bqbuild.run.desk import Desk
 from bqbuild.run.execute import run
@@ -139,7 +140,7 @@ def _step(walk: _Walk, node: Node) -> Step:
         name=node.name,
         kind=node.kind,
         action=decision.action,
-        reasons=reasons,
+        reasons=(*reasons, *batch_reasons(walk.session, node, expected.new_calls)),
         rows=expected.rows,
         new_calls=expected.new_calls,
         cached_calls=expected.cached_calls,

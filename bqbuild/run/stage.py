@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from bqbuild.config.specs import BudgetSpec
+from bqbuild.config.specs import BudgetSpec, ConnectionSpec
 from bqbuild.core.errors import BqError, BuildError, ProviderError
 from bqbuild.core.records import CALLS, PARENT, CallKey, CallRecord, NodeName, RowError
 from bqbuild.nodes.base import Answer, Ask, Made, RowProgram, Task
@@ -49,6 +49,11 @@ class Limits:
     budget: BudgetSpec | None = None
     fails_on_error: bool = False
     open_tasks: int = 256
+
+
+def open_tasks(llm: ConnectionSpec) -> int:
+    """How many tasks of a stage may wait for this LLM: enough to keep it full, or to fill a batch."""
+    return llm.batch.max_requests if llm.mode == "batch" else max(64, 4 * llm.max_concurrency)
 
 
 @dataclass(slots=True)

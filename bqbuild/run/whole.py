@@ -19,8 +19,9 @@ from bqbuild.plan.rebuild import Decision
 from bqbuild.run.contracts import check_contract
 from bqbuild.run.inputs import read_inputs
 from bqbuild.run.ledger import Ledger
+from bqbuild.run.paid import connections_of
 from bqbuild.run.rows import row_groups
-from bqbuild.run.stage import Limits, Stage
+from bqbuild.run.stage import Limits, Stage, open_tasks
 from bqbuild.run.state import Output
 from bqbuild.store.base import ORDER
 
@@ -85,7 +86,9 @@ class _Collected:
 
 async def _judge(ledger: Ledger, node: Node, program: RowProgram, batches: Iterable[pa.RecordBatch]) -> RowsDone:
     sink = _Collected(program.schema)
-    limits = Limits(node.spec.max_error_rate, node.spec.budget)
+    llms = ledger.session.project.target.llms
+    most = max(open_tasks(llms[name]) for name in connections_of(node))
+    limits = Limits(node.spec.max_error_rate, node.spec.budget, open_tasks=most)
 
     def progress(stage: Stage) -> None:
         ledger.emit(NodeProgress(node.name, stage.tally.counts(), stage.seen))

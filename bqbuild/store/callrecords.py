@@ -10,15 +10,12 @@ from bqbuild.core.records import CallKey, CallRecord, ChatReply, ChatRequest, Co
 
 def record_to_json(record: CallRecord) -> dict[str, Any]:
     """A record as a JSON object; every distinction that a call key makes is kept."""
-    request, reply = record.request, record.reply
+    reply = record.reply
     body = {
         "key": record.key,
         "llm": record.llm,
         "identity": dict(record.identity),
-        "messages": [[message.role, message.content] for message in request.messages],
-        "params": dict(request.params),
-        "sample": request.sample,
-        "constraint": _constraint_to_json(request.constraint),
+        **request_to_json(record.request),
         "text": reply.text,
         "reasoning": reply.reasoning,
         "finish_reason": reply.finish_reason,
@@ -35,12 +32,6 @@ def record_to_json(record: CallRecord) -> dict[str, Any]:
 
 def record_from_json(body: Mapping[str, Any]) -> CallRecord:
     """What `record_to_json` wrote. Raises KeyError or TypeError for anything else."""
-    request = ChatRequest(
-        messages=tuple(Message(role, content) for role, content in body["messages"]),
-        params=body["params"],
-        sample=body["sample"],
-        constraint=_constraint_from_json(body["constraint"]),
-    )
     reply = ChatReply(
         text=body["text"],
         reasoning=body["reasoning"],
@@ -54,12 +45,32 @@ def record_from_json(body: Mapping[str, Any]) -> CallRecord:
         key=CallKey(body["key"]),
         llm=body["llm"],
         identity=body["identity"],
-        request=request,
+        request=request_from_json(body),
         reply=reply,
         cost=body["cost"],
         seconds=body["seconds"],
         created=body["created"],
         epoch=body.get("epoch", 0),
+    )
+
+
+def request_to_json(request: ChatRequest) -> dict[str, Any]:
+    """A request as a JSON object."""
+    return {
+        "messages": [[message.role, message.content] for message in request.messages],
+        "params": dict(request.params),
+        "sample": request.sample,
+        "constraint": _constraint_to_json(request.constraint),
+    }
+
+
+def request_from_json(body: Mapping[str, Any]) -> ChatRequest:
+    """What `request_to_json` wrote. Raises KeyError or TypeError for anything else."""
+    return ChatRequest(
+        messages=tuple(Message(role, content) for role, content in body["messages"]),
+        params=body["params"],
+        sample=body["sample"],
+        constraint=_constraint_from_json(body["constraint"]),
     )
 
 

@@ -7,6 +7,7 @@
 <store>/v1/definitions/ab/<recipe>.json
 <store>/v1/calls/                     journals of running processes, segments/ of finished ones; epochs/: what was asked
                                       for again
+<store>/v1/batches/                   batches at a provider's Batch API whose answers are not all in yet
 <store>/v1/environments/<project>/<environment>.json
 <store>/v1/runs/<project>/<environment>/<time>-<id>.json
 <store>/v1/leases/                    lock files
@@ -38,6 +39,7 @@ from bqbuild.store.tables import LocalTables
 from bqbuild.store.traces import LocalTraces
 
 if TYPE_CHECKING:
+    from bqbuild.store.batches import LocalBatches
     from bqbuild.store.calls import LocalCallLog
     from bqbuild.store.garbage import LocalGarbage
     from bqbuild.store.health import LocalHealth
@@ -122,6 +124,13 @@ class LocalStore:
             calls=calls,
             damaged=damaged,
         )
+
+    @cached_property
+    def batches(self) -> LocalBatches:
+        """The batches at providers; opened at the first look, for most commands need none."""
+        from bqbuild.store.batches import LocalBatches
+
+        return LocalBatches(self._root / "batches", scratch=self._session.folder, leases=self.leases)
 
     def close(self) -> None:
         """Release what is held and make everything durable. Raises StoreError."""

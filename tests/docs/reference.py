@@ -14,7 +14,15 @@ from typing import Any
 import click
 
 from bqbuild.cli.main import COMMANDS, cli
-from bqbuild.config.settings import ConnectionSpec, PriceSpec, ProfilesSpec, ProjectSpec, PromptFrontMatter, TargetSpec
+from bqbuild.config.settings import (
+    BatchSpec,
+    ConnectionSpec,
+    PriceSpec,
+    ProfilesSpec,
+    ProjectSpec,
+    PromptFrontMatter,
+    TargetSpec,
+)
 from bqbuild.config.specbase import Spec
 from bqbuild.config.specs import (
     SPECS,
@@ -47,6 +55,7 @@ FILES: tuple[tuple[str, type[Spec]], ...] = (
     ("project/profiles.yml: a target", TargetSpec),
     ("project/profiles.yml: an LLM connection", ConnectionSpec),
     ("project/profiles.yml: `price`", PriceSpec),
+    ("project/profiles.yml: `batch`", BatchSpec),
     ("prompts/**/*.md: front matter", PromptFrontMatter),
 )
 PARTS: tuple[tuple[str, type[Spec]], ...] = (

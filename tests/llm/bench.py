@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bqbuild.config.specs import ConnectionSpec
+from bqbuild.core.events import BatchProgress
 from bqbuild.core.records import CallKey, CallRecord, ChatRequest, Message
+from bqbuild.llm.base import Batching
 from bqbuild.llm.client import Client, Journal, Pace
 from bqbuild.store import open_store
 
@@ -22,8 +24,16 @@ class Bench:
     def __init__(self, path: Path, pace: Pace, log: Journal | None, connection: dict[str, Any]) -> None:
         self.spec = ConnectionSpec.model_validate({"provider": "openai", "model": "m", **connection})
         self.store = open_store(str(path))
+        self.pace = pace
         self.warnings: list[str] = []
-        self.client = Client({"writer": self.spec}, log or self.store.calls, self.warnings.append, pace=pace)
+        self.told: list[BatchProgress] = []
+        self.client = Client(
+            {"writer": self.spec},
+            log or self.store.calls,
+            self.warnings.append,
+            pace=pace,
+            batching=Batching(self.store.batches, self.told.append),
+        )
 
     async def ask(self, text: str, **rest: Any) -> CallRecord:
         """Make the call that asks `text`."""
