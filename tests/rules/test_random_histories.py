@@ -298,7 +298,6 @@ class History(RuleBasedStateMachine):
                         continue
                     assert sum(batch.num_rows for batch in session.store.tables.batches(table)) == table.rows
         assert not list((self._store / "scratch").glob("session-*"))
-        assert not list((self._store / "calls").glob("journal-*"))
         assert not (self._store / "damaged").exists()
 
     @property
