@@ -316,3 +316,30 @@ def test_a_batch_needs_a_provider_that_has_batches(batched: Space) -> None:
         Exception, match=re.escape("`mode: batch` needs `provider: openai`; `embedded` has no Batch API")
     ):
         batched.plan()
+
+
+def test_calls_that_are_paid_again_are_not_answered_by_an_earlier_batch(batched: Space, server: BatchServer) -> None:
+    batched.run("clean_notes", "questions")
+    _killed_at(batched, server, "after create")
+    assert server.sizes() == [8, 8]
+    batched.run("clean_notes", "questions", options=RunOptions(refresh_calls=True))
+    assert server.sizes() == [8, 8, 8]
+    assert [body["temperature"] for body in server.answered[:8]] == [0.7] * 8
+    batched.run()
+    assert sum(server.sizes()) == 8 + 8 + 8 + 8
+
+
+def test_a_refresh_that_was_killed_adopts_its_own_batch(batched: Space, server: BatchServer) -> None:
+    batched.run("clean_notes", "questions")
+    renewed = RunOptions(refresh_calls=True)
+
+    def stop(step: str) -> bool:
+        return step == "before look"
+
+    batched.edit("project/profiles.yml", "retries: 6", "retries: 0")
+    server.break_off = stop
+    batched.run("clean_notes", "questions", options=renewed)
+    server.break_off = lambda step: False
+    batched.run("clean_notes", "questions", options=renewed)
+    assert server.sizes() == [8, 8]
+    assert len(server.answered) == 16
