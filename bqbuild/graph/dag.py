@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
 
 from bqbuild.core.errors import ProjectError
 from bqbuild.core.records import Node, NodeName
@@ -36,42 +35,27 @@ class Dag:
 
 def build_dag(nodes: Mapping[NodeName, Node]) -> Dag:
     """The graph of `nodes`. Raises ProjectError for a cycle; refs to nodes that are not there are left out."""
+    # a project that was read before comes with its order, and does not wait for this import
+    import networkx as nx
+
+    graph: nx.DiGraph[NodeName] = nx.DiGraph()
+    graph.add_nodes_from(sorted(nodes))
+    graph.add_edges_from((ref.node, name) for name in sorted(nodes) for ref in nodes[name].refs if ref.node in nodes)
+    try:
+        order = tuple(nx.lexicographical_topological_sort(graph))
+    except nx.NetworkXUnfeasible:
+        raise _cycle_error(nodes, [edge[0] for edge in nx.find_cycle(graph)]) from None
+    return ordered_dag(order, nodes)
+
+
+def ordered_dag(order: Sequence[NodeName], nodes: Mapping[NodeName, Node]) -> Dag:
+    """The graph of nodes whose topological order is known."""
     parents = {name: tuple(sorted({ref.node for ref in nodes[name].refs if ref.node in nodes})) for name in nodes}
     below: dict[NodeName, list[NodeName]] = {name: [] for name in nodes}
     for name in sorted(nodes):
         for parent in parents[name]:
             below[parent].append(name)
-    children = {name: tuple(found) for name, found in below.items()}
-    order = _sorted(parents, children)
-    if len(order) < len(nodes):
-        raise _cycle_error(nodes, _cycle(parents, set(nodes) - set(order)))
-    return Dag(order, parents, children)
-
-
-def _sorted(parents: Neighbours, children: Neighbours) -> tuple[NodeName, ...]:
-    """Kahn's algorithm, the first by name of those that are ready; what a cycle holds back is left out."""
-    waiting = {name: len(above) for name, above in parents.items()}
-    ready = [name for name, number in waiting.items() if not number]
-    heapify(ready)
-    order = []
-    while ready:
-        name = heappop(ready)
-        order.append(name)
-        for child in children[name]:
-            waiting[child] -= 1
-            if not waiting[child]:
-                heappush(ready, child)
-    return tuple(order)
-
-
-def _cycle(parents: Neighbours, held: set[NodeName]) -> list[NodeName]:
-    """A cycle among nodes of which each has a parent that is held as well: going up, one comes back."""
-    path = [min(held)]
-    while True:
-        above = next(parent for parent in parents[path[-1]] if parent in held)
-        if above in path:
-            return path[path.index(above) :][::-1]
-        path.append(above)
+    return Dag(tuple(order), parents, {name: tuple(found) for name, found in below.items()})
 
 
 def _cycle_error(nodes: Mapping[NodeName, Node], cycle: Sequence[NodeName]) -> ProjectError:

@@ -17,7 +17,7 @@ from bqbuild.config.secrets import Secrets
 from bqbuild.core.errors import Where
 from bqbuild.core.hashing import Digest
 from bqbuild.core.records import Column, Node, NodeName, Part, Recipe, Ref, Table
-from bqbuild.graph.dag import build_dag
+from bqbuild.graph.dag import ordered_dag
 from bqbuild.run.specmemory import RememberedSpec, encode_spec
 from bqbuild.run.view import ReadMemory, ReadPart, schemas_digest
 from bqbuild.run.world import same_world
@@ -50,6 +50,7 @@ def outline_of(session: Session) -> Outline:
             "warnings": [[message, _place(where) if where else None] for message, where in project.warnings],
         },
         "nodes": {name: _node(node) for name, node in project.nodes.items()},
+        "order": list(session.dag.order),
         "columns": {name: None if known is None else list(known) for name, known in session.columns.items()},
         "locked": {
             name: [[column.name, column.type] for column in columns] for name, columns in project.lock.sources.items()
@@ -97,7 +98,7 @@ class OutlineView:
         self._world: bool | None = None
         self._store: Store | None = None
         self.project = _project(root, outline, secrets, sample)
-        self.dag = build_dag(self.project.nodes)
+        self.dag = ordered_dag(outline["order"], self.project.nodes)
 
     def __enter__(self) -> OutlineView:
         return self

@@ -191,13 +191,13 @@ def test_no_secret_is_in_what_is_remembered(many: Space, bqbuild: Bqbuild, monke
     assert remembered(many.root) is None
 
 
-def test_a_project_in_which_a_secret_shows_is_not_remembered(
+def test_a_project_in_which_a_secret_shows_is_refused_and_not_remembered(
     many: Space, bqbuild: Bqbuild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAG_TOKEN", "sk-in-the-wrong-place")
     many.edit("project/profiles.yml", "  dev: &dev\n", "  dev: &dev\n    vars: {tag: \"{{ env_var('TAG_TOKEN') }}\"}\n")
     many.edit("models/models.yml", "from: small, function", "from: small, tags: \"{{ var('tag') }}\", function")
-    assert seen(bqbuild, many.root)["codes"] == [0, 0]
+    assert seen(bqbuild, many.root)["codes"] == [2, 2]
     assert remembered(many.root) is None
     assert not list((many.root / FOLDER).glob("*.json"))
 
