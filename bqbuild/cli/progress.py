@@ -120,7 +120,7 @@ class Display:
             return
         self._batches[event.batch] = event
         if self._live is None and (before is None or before.status != event.status):
-            self._print(Text(f"  batch {safe(event.batch)} ({event.llm}): {_of_batch(event)}", style="dim"))
+            self._print(Text(f"  batch {_batch_name(event)} ({event.llm}): {_of_batch(event)}", style="dim"))
 
     def _finish(self, result: NodeResult) -> None:
         self._started.pop(result.name, None)
@@ -169,7 +169,7 @@ class Display:
             if llm.in_flight or llm.waiting:
                 table.add_row("", Text(llm.llm, style="dim"), Text(pace(llm), style="dim"), "")
         for batch in list(self._batches.values()):
-            shown = Text(f"batch {safe(batch.batch)}")
+            shown = Text(f"batch {_batch_name(batch)}")
             table.add_row(Text("  ⇅", style="cyan"), shown, Text(_of_batch(batch), style="dim"))
         running = [event.counts for name, event in list(self._progress.items()) if name in self._started]
         counts = total([*(result.counts for result in list(self._results)), *running])
@@ -224,6 +224,11 @@ def _got(event: NodeProgress) -> str:
     of = f" of {event.total:,}" if event.total else ""
     text = f"{event.done:,}{of} {event.unit} · {spending(event.counts)}"
     return f"{text} · {safe(event.note)}" if event.note else text
+
+
+def _batch_name(event: BatchProgress) -> str:
+    """The provider's name of a batch, which its own pages show; before there is one, the beginning of ours."""
+    return safe(event.remote) or event.batch[:8]
 
 
 def _of_batch(event: BatchProgress) -> str:

@@ -107,8 +107,11 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """A batch of calls got further. `status` is the provider's word, or `uploading` or `collecting`; the counts are of
-    requests. `is_over` where nothing more will be told of it."""
+    """A batch of calls got further. `batch` is our name of it, `remote` the provider's once there is one.
+
+    `status` is the provider's word, or `uploading` or `collecting`; the counts are of requests. `is_over` where nothing
+    more will be told of it.
+    """
 
     llm: str
     batch: str
@@ -116,6 +119,7 @@ class BatchProgress:
     total: int
     done: int = 0
     failed: int = 0
+    remote: str = ""
     is_over: bool = False
 
 

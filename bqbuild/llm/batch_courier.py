@@ -98,7 +98,8 @@ class Courier:
 
     def over(self, record: BatchRecord, status: str) -> None:
         """Tell that nothing more comes of this batch."""
-        self.tell(BatchProgress(self.name, record.batch or record.token, status, record.requests, is_over=True))
+        over = BatchProgress(self.name, record.token, status, record.requests, remote=record.batch, is_over=True)
+        self.tell(over)
 
     async def _upload(self, record: BatchRecord, *, is_new: bool) -> str:
         """The file of requests is made once, and sent until the provider has it."""
@@ -175,8 +176,7 @@ class Courier:
 
     def _say(self, record: BatchRecord, status: str, found: RemoteBatch | None = None) -> None:
         done, failed = (found.done, found.failed) if found else (0, 0)
-        batch = record.batch or record.token
-        self.tell(BatchProgress(self.name, batch, status, record.requests, done, failed))
+        self.tell(BatchProgress(self.name, record.token, status, record.requests, done, failed, record.batch))
 
     def _clean(self, outcome: ChatReply | ProviderError) -> ChatReply | ProviderError:
         if isinstance(outcome, ProviderError):

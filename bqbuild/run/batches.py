@@ -33,4 +33,5 @@ def _under_way(session: Session, llm: str) -> str:
         return ""
     calls = sum(record.requests for record in found)
     batches = "a batch" if len(found) == 1 else f"{len(found)} batches"
-    return f"; {batches} of {calls:,} call{'' if calls == 1 else 's'} under way, which are not sent again"
+    verb = "is" if len(found) == 1 else "are"
+    return f"; {batches} of {calls:,} call{'' if calls == 1 else 's'} {verb} under way and {verb} not sent again"

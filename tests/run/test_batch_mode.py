@@ -119,7 +119,7 @@ def test_the_plan_says_that_calls_go_by_batch_and_what_is_under_way(batched: Spa
     _killed_at(batched, server, "after look")
     assert said() == [
         "its calls go by batch over `writer`: answers can take hours; "
-        "a batch of 8 calls under way, which are not sent again"
+        "a batch of 8 calls is under way and is not sent again"
     ]
 
 
@@ -287,6 +287,7 @@ def test_progress_tells_how_far_a_batch_is(batched: Space) -> None:
     told: list[Event] = []
     with batched.session() as session:
         run(session, [NodeName("clean_notes"), NodeName("questions")], RunOptions(), [told.append])
+    assert len({event.batch for event in told if isinstance(event, BatchProgress)}) == 1
     steps = [(event.status, event.done, event.total) for event in told if isinstance(event, BatchProgress)]
     assert steps == [
         ("uploading", 0, 8),
