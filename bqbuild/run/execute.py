@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from bqbuild.core.errors import BqError
@@ -47,6 +48,9 @@ from bqbuild.run.whole import build_table
 
 OPEN_CHAINS = 64
 """Chains of row kinds at work at a time; each holds a bounded number of rows."""
+
+SPARE_THREADS = 32
+"""Threads for what is not building: decisions, tests, files of batches."""
 
 INTERRUPT_SECONDS = 5.0
 """How long Ctrl-C waits for calls to be let go."""
@@ -229,6 +233,9 @@ def _publish(session: Session, state: State, command: str) -> None:
 async def _execute(
     session: Session, state: State, names: Sequence[NodeName], options: RunOptions, emit: Listener
 ) -> list[NodeResult]:
+    # who builds in a thread may wait there for answers of a judge; those who get the answers need threads as well
+    threads = ThreadPoolExecutor(OPEN_CHAINS + options.threads + SPARE_THREADS, thread_name_prefix="build")
+    asyncio.get_running_loop().set_default_executor(threads)
     work = Run(session, state, names, options, emit)
     with stopping(work.client, emit):
         return await work.execute()

@@ -83,7 +83,7 @@ def chain_from(ledger: Ledger, head: Node, barriers: Collection[NodeName] = ()) 
     names = {head.name} if _hands_on(head, barriers) else set()
     for name in ledger.session.dag.order:
         node = ledger.session.node(name)
-        if name in ledger.endings and node not in chain and _can_join(ledger, node, names):
+        if name in ledger.endings and node not in chain and _can_join(ledger, node, names, barriers):
             chain.append(node)
             if _hands_on(node, barriers):
                 names.add(name)
@@ -149,11 +149,13 @@ def _hands_on(node: Node, barriers: Collection[NodeName]) -> bool:
     return node.name not in barriers and not is_whole
 
 
-def _can_join(ledger: Ledger, node: Node, names: Collection[NodeName]) -> bool:
-    """Whether rows of the chain enter the node, and what else it reads (benchmarks) is built."""
+def _can_join(ledger: Ledger, node: Node, names: Collection[NodeName], barriers: Collection[NodeName]) -> bool:
+    """Whether rows of the chain enter the node, and what else it reads (benchmarks) is built and waits for no test."""
     if node.kind not in (*ROW_KINDS, "filter") or node.spec.from_ not in names:
         return False
     others = {ref.node for ref in node.refs} - {node.spec.from_}
+    if others & {*barriers}:
+        return False
     endings = [ledger.endings[name] for name in others if name in ledger.endings]
     return all(ending.done() and ending.result().is_usable for ending in endings) and not others & set(names)
 

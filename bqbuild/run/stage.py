@@ -4,8 +4,9 @@ feed(rows) ─ where ─ tasks ─ look up keys in bulk ─┬─ all found: fin
                                                    └─ misses: sent; each task goes on alone ─ finished
 finished ─ settle ─ writer (and errors) ─ feed of every child stage
 
-A stage holds a bounded number of open tasks, and a task stays open until its rows are handed on: that is the
-back-pressure. A failing row is caught here and recorded; it never stops its siblings.
+A stage holds a bounded number of open tasks, and a task stays open until its rows are handed on; of rows that need no
+call, a bounded number waits to be handed on: that is the back-pressure. A failing row is caught here and recorded; it
+never stops its siblings.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from bqbuild.store.base import ORDER
 
 LINGER_SECONDS = 0.01
 """How long rows wait for others before they are handed on together, while calls are out."""
+
+MOST_FINISHED = 2048
+"""Tasks that may wait to be handed on before more rows are taken in."""
 
 RATE_TESTED_FROM = 50
 """Rows after which `max_error_rate` is looked at."""
@@ -100,6 +104,7 @@ class Stage:
         self._on_progress = on_progress
         self._slots = asyncio.Semaphore(limits.open_tasks)
         self._finished: asyncio.Queue[tuple[_Open, Made] | None] = asyncio.Queue()
+        self._has_room = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._unusable = 0
         self._handing_on: asyncio.Task[None] | None = None
@@ -126,6 +131,9 @@ class Stage:
             running.add_done_callback(self._running.discard)
         # let replies that came meanwhile be handed on before more is read
         await asyncio.sleep(0)
+        while self._finished.qsize() > MOST_FINISHED:
+            self._has_room.clear()
+            await self._has_room.wait()
 
     async def close(self) -> None:
         """Wait until every row that was fed is handed on, then close the children."""
@@ -248,6 +256,7 @@ class Stage:
                 await asyncio.sleep(LINGER_SECONDS)
             while not self._finished.empty():
                 batch.append(self._finished.get_nowait())
+            self._has_room.set()
             is_open = batch[-1] is not None
             done = [item for item in batch if item is not None]
             try:
@@ -255,6 +264,8 @@ class Stage:
                     await self._emit(done)
             except BqError as error:
                 self._fail(error)
+            except Exception as error:  # noqa: BLE001  # the quarantine: who feeds this stage would wait for ever
+                self._fail(BuildError(f"`{self.name}`: {type(error).__name__}: {error}"))
             finally:
                 for opened, _ in done:
                     self._release(opened)

@@ -174,7 +174,9 @@ def watched(store: Path, allowed: list[Pointers]) -> Iterator[list[str]]:
 
 
 def _pointers(store: Path) -> Pointers:
-    environments = LocalEnvironments(store / "v1" / "environments", scratch=store, locks=store)
+    environments = LocalEnvironments(
+        store / "v1" / "environments", scratch=store, locks=store, mark=lambda digests: None
+    )
     return {str(name): pointer for name, pointer in environments.read("killable/dev").items()}
 
 

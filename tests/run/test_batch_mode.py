@@ -22,6 +22,7 @@ from tests.space import Space, statuses
 
 RUN = [sys.executable, "-m", "bqbuild.cli.main", "run"]
 ONLINE = "        timeout: 120\n"
+CHOICE = "{format: choice, columns: {verdict: {values: [low, high]}}}"
 BATCH = "        timeout: 120\n        mode: batch\n        batch: {quiet: 0.05, poll: 0.05}\n"
 
 
@@ -344,3 +345,17 @@ def test_a_refresh_that_was_killed_adopts_its_own_batch(batched: Space, server: 
     batched.run("clean_notes", "questions", options=renewed)
     assert server.sizes() == [8, 8]
     assert len(server.answered) == 16
+
+
+def test_judges_that_wait_in_threads_leave_threads_to_the_batches(batched: Space) -> None:
+    models = "sources:\n  - {name: notes, path: sources/notes.jsonl, key: [id]}\nmodels:\n"
+    many = 4 + 2 * (os.cpu_count() or 1) + 4  # more than Python keeps threads by itself on a small machine
+    for number in range(many):
+        batched.write(f"prompts/judge_{number}.md", f"Number {number}. One of: low, high. {{{{ topic }}}}\n")
+        judge = f"{{prompt: judge_{number}, llm: writer, accept: \"verdict = 'low'\", output: {CHOICE}}}"
+        models += f"  - name: kept_{number}\n    kind: filter\n    from: clean_notes\n    rules:\n"
+        models += f"      - {{name: once, dedup: {{columns: [topic]}}}}\n      - {{name: judged, judge: {judge}}}\n"
+    batched.write("models/models.yml", models)
+    batched.server.answer = lambda body: "low"
+    results = batched.run(options=RunOptions(threads=many))
+    assert set(statuses(results).values()) == {"success"}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bqbuild.run.options import RunOptions
 from tests.llm_server import Fault, default_answer
 from tests.space import Space, statuses
 
@@ -124,3 +125,20 @@ def test_verdicts_that_are_unusable_reject_and_those_that_do_not_come_wait(space
     again = [step(body) for body in space.server.requests[-space.sent :]]
     assert "Love" in again
     assert not {"Write", "Score"} & set(again)
+
+
+def test_a_filter_waits_for_the_tests_of_what_it_reads_beside_its_rows(capitals: Space) -> None:
+    capitals.write("models/topics.sql", "select topic from {{ ref('clean_notes') }}\n")
+    never = "{accepted_values: {column: topic, values: [never]}}"
+    capitals.write("models/topics.yml", f"models:\n  - name: topics\n    tests: [{never}]\n")
+    # the chain begins when the topics are built, and their tests are not done
+    for number, above in enumerate(("clean_notes", "later_0", "later_1", "later_2")):
+        capitals.write(f"models/later_{number}.sql", f"select * from {{{{ ref('{above}') }}}}\n")
+    capitals.edit(MODELS, "    from: clean_notes", "    from: later_3")
+    rule = "{name: new, decontaminate: {against: [topics], columns: [question], benchmark_columns: [topic]}}"
+    declared = f"  - name: good\n    kind: filter\n    from: questions\n    rules:\n      - {rule}\n"
+    capitals.write(MODELS, f"{capitals.read(MODELS).rstrip()}\n{declared}")
+    results = capitals.run(options=RunOptions(tests=True))
+    assert results["topics"].status == "success"
+    assert results["good"].status == "skipped"
+    assert "`topics` failed its test" in results["good"].reason
