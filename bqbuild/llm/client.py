@@ -87,8 +87,9 @@ class Client:
         """The key of a call. Raises ProjectError where the LLM is not there."""
         return call_key(self.identity(llm), request)
 
-    async def call(self, llm: str, key: CallKey, request: ChatRequest) -> CallRecord:
-        """Ask, record, and return the record once it is durable; an equal call in flight is joined.
+    async def call(self, llm: str, key: CallKey, request: ChatRequest, depth: int = 0) -> CallRecord:
+        """Ask, record, and return the record once it is durable; an equal call in flight is joined. Where calls wait
+        for a connection, those of the greatest `depth` go first.
 
         Raises ProviderError where no answer came, ConnectionDown where none will come, StoreError where the answer
         could not be recorded.
@@ -101,7 +102,7 @@ class Client:
         future: asyncio.Future[CallRecord] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = future
         try:
-            record = await self._make(llm, key, request)
+            record = await self._make(llm, key, request, depth)
             future.set_result(record)
             return record
         except BqError as error:
@@ -149,11 +150,11 @@ class Client:
     def _usage(self, llm: str) -> Usage:
         return self._batcher(llm).usage if self._spec(llm).mode == "batch" else self._connection(llm).usage
 
-    async def _make(self, llm: str, key: CallKey, request: ChatRequest) -> CallRecord:
+    async def _make(self, llm: str, key: CallKey, request: ChatRequest, depth: int) -> CallRecord:
         if self._spec(llm).mode == "batch":
             return await self._batcher(llm).call(key, request)
         connection = self._connection(llm)
-        reply, seconds = await connection.ask(request)
+        reply, seconds = await connection.ask(request, depth)
         cost = call_cost(connection.spec.rates, reply)
         usage = connection.usage
         usage.input_tokens += reply.input_tokens

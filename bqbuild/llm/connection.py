@@ -68,16 +68,17 @@ class Connection:
         self._redactor = Redactor(self.spec)
         self.meter = Meter(self.name)
 
-    async def ask(self, request: ChatRequest) -> tuple[ChatReply, float]:
+    async def ask(self, request: ChatRequest, depth: int = 0) -> tuple[ChatReply, float]:
         """The reply and the seconds it took, retries and waits aside. Raises ProviderError, ConnectionDown among them.
 
         Loop: wait for a slot, send, give the slot back; after a failure worth repeating wait and go round, ahead of
-        requests that were never sent. No attempt begins later than `total_timeout` after the first.
+        requests that were never sent. Those go by `depth`, the greatest first. No attempt begins later than
+        `total_timeout` after the first.
         """
         attempt = pauses = 0
         until = float("inf")
         while True:
-            outcome, started = await self._attempt(request, ahead=attempt + pauses > 0)
+            outcome, started = await self._attempt(request, depth, ahead=attempt + pauses > 0)
             if not isinstance(outcome, ProviderError):
                 return outcome, asyncio.get_running_loop().time() - started
             until = min(until, started + self.spec.total_timeout)
@@ -104,11 +105,13 @@ class Connection:
             f"connection `{self.name}` is given up: {cause.message}", kind=cause.kind, hint=cause.hint
         )
 
-    async def _attempt(self, request: ChatRequest, *, ahead: bool) -> tuple[ChatReply | ProviderError, float]:
+    async def _attempt(
+        self, request: ChatRequest, depth: int, *, ahead: bool
+    ) -> tuple[ChatReply | ProviderError, float]:
         """What came of sending it once, and when it was sent."""
         limiter, clock = self.limiter, asyncio.get_running_loop().time
         tokens = self._rates.estimate(request)
-        await limiter.acquire(ahead=ahead, tokens=tokens)
+        await limiter.acquire(ahead=ahead, depth=depth, tokens=tokens)
         try:
             if (down := self.down()) is not None:
                 self.usage.failed += 1

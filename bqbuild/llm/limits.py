@@ -1,10 +1,10 @@
-"""Slots for the requests of one connection: first come first served, within its rates, and stoppable."""
+"""Slots for the requests of one connection: by urgency, then first come first served, within its rates; stoppable."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
 
 from bqbuild.llm.rates import Rates
 from bqbuild.llm.throttle import Throttle
@@ -25,7 +25,8 @@ class Limiter:
         self._rates = rates
         self._capacity = capacity
         self._paused_until = 0.0
-        self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
+        self._waiting: list[tuple[float, int, asyncio.Future[None], float]] = []
+        self._came = 0
         self._sleeping: set[asyncio.Future[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -40,13 +41,15 @@ class Limiter:
         """How many requests wait for a slot."""
         return len(self._waiting)
 
-    async def acquire(self, *, ahead: bool = False, tokens: float = 0.0) -> None:
-        """Wait for a slot; `ahead` of the others where this request has waited before. Returns at once when closed."""
+    async def acquire(self, *, ahead: bool = False, depth: int = 0, tokens: float = 0.0) -> None:
+        """Wait for a slot, before all requests of less `depth`, and `ahead` of all others where this one has waited
+        before. Returns at once when closed."""
         if not self._waiting and self._free(tokens):
             self._start(tokens)
             return
         future = asyncio.get_running_loop().create_future()
-        (self._waiting.appendleft if ahead else self._waiting.append)((future, tokens))
+        self._came += 1
+        heappush(self._waiting, (-float("inf") if ahead else -depth, self._came, future, tokens))
         self._wake()
         try:
             await future
@@ -130,13 +133,13 @@ class Limiter:
 
     def _wake(self) -> None:
         while self._waiting:
-            future, tokens = self._waiting[0]
+            _, _, future, tokens = self._waiting[0]
             if future.done():  # cancelled meanwhile
-                self._waiting.popleft()
+                heappop(self._waiting)
                 continue
             if not self._free(tokens):
                 return
-            self._waiting.popleft()
+            heappop(self._waiting)
             self._start(tokens)
             future.set_result(None)
 

@@ -37,7 +37,7 @@ async def build_chain(ledger: Ledger, chain: list[Node], decision: Decision) -> 
     if not recorded:
         for node in chain[1:]:
             above = links[NodeName(node.spec.from_)]
-            links[node.name] = await prepare_link(ledger, node, above.schema)
+            links[node.name] = await prepare_link(ledger, node, above.schema, above.depth + 1)
     try:
         for link in links.values():
             open_link(

@@ -34,7 +34,7 @@ class Tally:
     """What one node has bought, found and missed so far.
 
     `kept` counts answers that were to be renewed and are the earlier ones; `is_told` is whether its tables name every
-    call that it used.
+    call that it used; `depth` is how far down its chain the node is.
     """
 
     rows: int = 0
@@ -52,6 +52,7 @@ class Tally:
     """The keys of all calls that the node used, 16 bytes each."""
     kept: int = 0
     is_told: bool = True
+    depth: int = 0
 
     def counts(self) -> Counts:
         """A snapshot for events and results."""
@@ -141,7 +142,7 @@ class Desk:
     async def _buy(self, ask: Ask, key: CallKey, tally: Tally, most: Spending) -> CallRecord:
         used: Spending | None = None
         try:
-            record = await self._client.call(ask.llm, key, ask.request)
+            record = await self._client.call(ask.llm, key, ask.request, tally.depth)
             used = Spending(1, record.cost, record.reply.input_tokens + record.reply.output_tokens)
         except BaseException as error:
             tally.reserved_calls -= 1

@@ -32,6 +32,7 @@ class Link:
     programs: list[RowProgram]
     where: RowFilter | None
     ctx: BuildContext
+    depth: int
     stages: list[Stage] = field(default_factory=list)
     writer: TableWriter | None = None
     sides: dict[str, TableWriter] = field(default_factory=dict)
@@ -90,26 +91,27 @@ def chain_from(ledger: Ledger, head: Node, barriers: Collection[NodeName] = ()) 
     return chain
 
 
-async def prepare_link(ledger: Ledger, node: Node, schema: pa.Schema) -> Link:
-    """The node, ready for rows of `schema`. Raises BqError."""
+async def prepare_link(ledger: Ledger, node: Node, schema: pa.Schema, depth: int = 0) -> Link:
+    """The node, ready for rows of `schema`, `depth` nodes below the head of its chain. Raises BqError."""
     ctx = make_context(ledger, node, ledger.session.store.scratch)
     # in a thread: a filter reads its benchmarks
-    return await asyncio.to_thread(_prepared, ledger, node, schema, ctx)
+    return await asyncio.to_thread(_prepared, ledger, node, schema, ctx, depth)
 
 
-def _prepared(ledger: Ledger, node: Node, schema: pa.Schema, ctx: BuildContext) -> Link:
+def _prepared(ledger: Ledger, node: Node, schema: pa.Schema, ctx: BuildContext, depth: int) -> Link:
     if node.kind == "filter":
-        return Link(node, filter_programs(node, schema, _beside(ledger, node), ctx), None, ctx)
+        return Link(node, filter_programs(node, schema, _beside(ledger, node), ctx), None, ctx, depth)
     where = None
     if node.spec.where:
         where = RowFilter(RowPredicate(node.spec.where, node.places.get("where", node.where)), schema)
-    return Link(node, [row_kind(node.kind).program(node, schema, ctx)], where, ctx)
+    return Link(node, [row_kind(node.kind).program(node, schema, ctx)], where, ctx, depth)
 
 
 def open_link(ledger: Ledger, link: Link, reason: str, rows: int) -> None:
     """Begin the node: its writers, its stages, and its line on the display."""
     node, tables = link.node, ledger.session.store.tables
     ledger.start(node, reason, rows)
+    ledger.tallies[node.name].depth = link.depth  # rows that are nearer the end go first: finished records come early
     link.writer = tables.writer(link.schema, ordered=True)
     link.sides = {name: tables.writer(schema, ordered=True) for name, schema in link.programs[-1].sides.items()}
 

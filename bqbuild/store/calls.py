@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 SMALL_BYTES = 8 << 20
 MANY_SMALL = 32
+SETTLED_NS = 100_000_000
+"""How long a folder must be unchanged for its time of change to tell of the next one: clocks of file systems tick."""
 
 
 class LocalCallLog:
@@ -45,6 +48,7 @@ class LocalCallLog:
         self._guard = threading.Lock()
         self._journals: dict[Path, JournalReader] = {}
         self._segments: dict[Path, Segment] = {}
+        self._listed: tuple[tuple[int, ...], tuple[set[Path], set[Path]]] | None = None
         self._used = False
 
     def find(self, keys: Sequence[CallKey], *, repay: bool = False) -> dict[CallKey, CallRecord]:
@@ -90,9 +94,7 @@ class LocalCallLog:
 
     def _refresh(self) -> None:
         self._used = True
-        # Journals are listed before segments: one that becomes the other meanwhile is seen twice rather than never.
-        journals = set(self._folder.glob("journal-*.jsonl"))
-        segments = set(self._segments_folder.glob(f"*{DATA}"))
+        journals, segments = self._files()
         for path in journals - self._journals.keys():
             try:
                 self._journals[path] = JournalReader(path)
@@ -109,6 +111,18 @@ class LocalCallLog:
             self._journals.pop(path).close()
         for path in self._segments.keys() - segments:
             self._segments.pop(path).close()
+
+    def _files(self) -> tuple[set[Path], set[Path]]:
+        """The journals and segments that there are. Listed anew where a folder has changed since, or had changed so
+        shortly before that the next change may bear the same time."""
+        changed = tuple(os.stat(folder).st_mtime_ns for folder in (self._folder, self._segments_folder))
+        if self._listed is None or self._listed[0] != changed:
+            is_settled = time.time_ns() - max(changed) > SETTLED_NS
+            # Journals are listed before segments: one that becomes the other meanwhile is seen twice rather than never.
+            journals = set(self._folder.glob("journal-*.jsonl"))
+            files = (journals, set(self._segments_folder.glob(f"*{DATA}")))
+            self._listed = (changed if is_settled else (), files)
+        return self._listed[1]
 
     def _compact(self) -> None:
         try:

@@ -39,6 +39,6 @@ def test_c6_two_clones_at_once_pay_once_and_lose_no_pointer(tmp_path: Path, llm_
     assert [run.wait(timeout=120) for run in runs] == [0, 0]
     assert len(llm_server.requests) == 24
     assert clones[0].digests() == clones[1].digests()
-    assert len(clones[0].digests()) == 10
+    assert {"notes", "questions", "answers", "labelled", "kept", "kept__rejects"} <= clones[0].digests().keys()
     with clones[0].session() as session:
         assert list(session.store.health.check()) == []

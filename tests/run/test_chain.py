@@ -24,6 +24,16 @@ def test_a_row_enters_the_next_node_before_the_slowest_row_has_left_this_one(cap
     assert kinds.index("improve") < len(kinds) - 2
 
 
+def test_rows_nearer_the_end_go_first_where_a_server_takes_one_request_at_a_time(capitals: Space) -> None:
+    capitals.edit("project/profiles.yml", "max_concurrency: 64", "max_concurrency: 1")
+    capitals.server.delay = 0.05
+    assert set(statuses(capitals.run()).values()) == {"success"}
+    said = [str(body["messages"][-1]["content"]) for body in capitals.server.requests]
+    first_label = next(number for number, text in enumerate(said) if "How difficult" in text)
+    asked_before = sum("Write one question" in text for text in said[:first_label])
+    assert asked_before < 8, "a record is finished before every question is asked"
+
+
 def test_a_failing_row_never_stops_its_siblings(capitals: Space) -> None:
     capitals.server.fault = lambda body, number: Fault(status=500) if "Japan" in str(body) else None
     results = capitals.run()

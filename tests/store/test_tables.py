@@ -86,7 +86,7 @@ def test_nothing_is_visible_before_commit_or_after_abort(store: Store) -> None:
     assert store.tables.find(table_digest(numbers(3))) is None
     writer.abort()
     assert store.tables.find(table_digest(numbers(3))) is None
-    assert not list(store.scratch.glob("session-*/*"))
+    assert not list(store.scratch.glob("session-*/table-*"))
     with pytest.raises(StoreError, match="committed or aborted"):
         writer.commit()
 
@@ -97,7 +97,7 @@ def test_an_equal_table_is_reused(store: Store) -> None:
     before = path.stat().st_mtime_ns
     assert put(store, numbers(10).take(list(range(9, -1, -1)))) == first
     assert path.stat().st_mtime_ns == before
-    assert not list(store.scratch.glob("session-*/*"))
+    assert not list(store.scratch.glob("session-*/table-*"))
 
 
 def test_columns_are_read_in_the_order_asked_for(store: Store) -> None:
