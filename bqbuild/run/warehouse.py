@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import orjson
 
 from bqbuild.core.errors import StoreError
-from bqbuild.core.hashing import digest
+from bqbuild.core.hashing import digest, digest_file
 from bqbuild.core.records import LINEAGE_COLUMNS, ROOTS, Node, NodeName, Table
-from bqbuild.run.artifacts import WAREHOUSE
+from bqbuild.run.artifacts import WAREHOUSE, write_json
 from bqbuild.run.session import Session
 from bqbuild.store.base import Pointer
 
 FILE = WAREHOUSE
 
 STAMP = ".warehouse"
-"""A file beside it, with the digest of what the views were made of."""
+"""A file beside it: the digest of what the views were made of, that of the database, and its views."""
+
+Views = dict[str, str]
+"""The SELECT of each view."""
 
 TAKEN = frozenset({"main", "temp", "system", "information_schema", "pg_catalog", "warehouse"})
 """Schemas that DuckDB has, and the name of the database: an environment of such a name gets an underscore behind it."""
@@ -29,7 +35,8 @@ def connect(session: Session, pointers: Mapping[NodeName, Pointer] | None = None
     """An in-memory database with the environment's models (or those given) as views, shut off from everything but
     the store."""
     connection = duckdb.connect(":memory:")
-    _create_views(connection, session, "main", session.pointers() if pointers is None else pointers)
+    views = _views(session, session.pointers() if pointers is None else pointers)
+    _change_views(connection, "main", views, {})
     connection.execute("SET allowed_directories = $1", [[str(session.project.store_path)]])
     connection.execute("SET enable_external_access = false; SET lock_configuration = true")
     return connection
@@ -37,11 +44,9 @@ def connect(session: Session, pointers: Mapping[NodeName, Pointer] | None = None
 
 def is_current(session: Session) -> bool:
     """Whether `warehouse.duckdb` is there and shows what all environments point to."""
-    stamp = session.artifacts / STAMP
-    try:
-        return (session.artifacts / FILE).is_file() and stamp.read_text() == _stamp(session, _environments(session))
-    except OSError:
-        return False
+    return (session.artifacts / FILE).is_file() and _noted(session).get("made_of") == _made_of(
+        session, _environments(session)
+    )
 
 
 def write_warehouse(session: Session) -> None:
@@ -50,18 +55,54 @@ def write_warehouse(session: Session) -> None:
     path = session.artifacts / FILE
     fresh = path.with_name(f".{FILE}.{os.getpid()}")
     environments = _environments(session)
+    views = {schema: _views(session, pointers) for schema, pointers in environments.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh.unlink(missing_ok=True)
+        there = _copied(session, views, fresh)
         with duckdb.connect(str(fresh)) as connection:
-            for schema, pointers in environments.items():
-                _create_views(connection, session, schema, pointers)
+            for schema in there.keys() - views.keys():
+                connection.execute(f"DROP SCHEMA {quoted(schema)} CASCADE")
+            for schema, wanted in views.items():
+                _change_views(connection, schema, wanted, there.get(schema, {}))
+        noted = {"made_of": _made_of(session, environments), "file": digest_file(fresh), "duckdb": duckdb.__version__}
         os.replace(fresh, path)
-        (session.artifacts / STAMP).write_text(_stamp(session, environments))
+        write_json(session.artifacts / STAMP, {**noted, "views": views})
     except (OSError, duckdb.Error) as error:
         raise StoreError(f"cannot write {FILE}: {error}", hint="free disk space, then run again") from error
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def _copied(session: Session, views: Mapping[str, Views], fresh: Path) -> Mapping[str, Views]:
+    """Copy the database that is there to `fresh`, and say what views it has; nothing where it is not as it was
+    written, or had better be made anew. DuckDB looks into the files of every view that it makes."""
+    noted = _noted(session)
+    there: Mapping[str, Views] = noted.get("views", {})
+    if noted.get("duckdb") != duckdb.__version__ or any(map(_has_twins, [*views.values(), *there.values()])):
+        return {}
+    try:
+        shutil.copyfile(session.artifacts / FILE, fresh)
+    except FileNotFoundError:
+        return {}
+    if digest_file(fresh) == noted.get("file"):
+        return there
+    fresh.unlink()  # somebody wrote to it, or another process has just replaced it
+    return {}
+
+
+def _has_twins(views: Views) -> bool:
+    """Whether names differ in their case alone, so that DuckDB keeps the one that comes last."""
+    return len({name.lower() for name in views}) < len(views)
+
+
+def _noted(session: Session) -> dict[str, Any]:
+    """What stands beside the database."""
+    try:
+        noted = orjson.loads((session.artifacts / STAMP).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def _environments(session: Session) -> dict[str, dict[NodeName, Pointer]]:
@@ -79,7 +120,7 @@ def _environments(session: Session) -> dict[str, dict[NodeName, Pointer]]:
     return found
 
 
-def _stamp(session: Session, environments: Mapping[str, Mapping[NodeName, Pointer]]) -> str:
+def _made_of(session: Session, environments: Mapping[str, Mapping[NodeName, Pointer]]) -> str:
     """The digest of all that the views depend on."""
     tables = {
         schema: {str(name): dict(pointer.tables) for name, pointer in pointers.items()}
@@ -96,10 +137,9 @@ def _declared(node: Node) -> list[str]:
     return [*getattr(node.spec, "matrix", ()), *(output.columns if output else ())]
 
 
-def _create_views(
-    connection: duckdb.DuckDBPyConnection, session: Session, schema: str, pointers: Mapping[NodeName, Pointer]
-) -> None:
-    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
+def _views(session: Session, pointers: Mapping[NodeName, Pointer]) -> Views:
+    """The views of an environment, in the order in which they are to be made. Raises DamagedError."""
+    views: Views = {}
     # what the project still has comes last, and wins where names differ in their case alone
     for name, pointer in sorted(pointers.items(), key=lambda item: (item[0] in session.project.nodes, item[0])):
         for side, content in pointer.tables.items():
@@ -108,8 +148,18 @@ def _create_views(
                 view = f"{name}__{side}" if side else str(name)
                 files = session.store.tables.files(table)
                 order = () if side else session.columns.get(name) or ()
-                select = select_from(table, files, order)
-                connection.execute(f"CREATE OR REPLACE VIEW {quoted(schema)}.{quoted(view)} AS {select}")
+                views[view] = select_from(table, files, order)
+    return views
+
+
+def _change_views(connection: duckdb.DuckDBPyConnection, schema: str, wanted: Views, there: Views) -> None:
+    """Make the views of a schema that has those of `there` the ones that are wanted."""
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
+    for view in there.keys() - wanted.keys():
+        connection.execute(f"DROP VIEW {quoted(schema)}.{quoted(view)}")
+    for view, select in wanted.items():
+        if there.get(view) != select:
+            connection.execute(f"CREATE OR REPLACE VIEW {quoted(schema)}.{quoted(view)} AS {select}")
 
 
 def _is_hidden(session: Session, name: NodeName) -> bool:

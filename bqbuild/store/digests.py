@@ -158,7 +158,7 @@ def _bytes_lanes(array: pa.Array) -> Lanes:
 
 def _list_lanes(array: pa.Array, items: pa.Array) -> Lanes:
     """Sums over each list of its items mixed with their positions, mixed again with the length."""
-    offsets = array.offsets.to_numpy().astype(np.int64)
+    offsets = np.from_dlpack(array.offsets).astype(np.int64)  # to_numpy() would import pandas, where there is one
     first, last = (int(offsets[0]), int(offsets[-1])) if len(offsets) else (0, 0)
     lengths = np.diff(offsets)
     starts = np.repeat(offsets[:-1] - first, lengths)

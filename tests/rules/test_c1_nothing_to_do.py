@@ -12,6 +12,7 @@ import pytest
 
 from tests.space import Space, statuses
 
+ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "transformers", "duckdb", "pyarrow", "numpy", "sqlglot", "jinja2", "pydantic", "networkx", "aiohttp"}
 HEAVY |= {"asyncio", "yaml"}
 
@@ -116,12 +117,24 @@ def test_c1_another_environment_is_not_taken_for_built(settled: Space) -> None:
     _command(settled, "show", "kept")
 
 
-def _command(space: Space, *arguments: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own; it must succeed."""
+def test_c1_a_sql_model_that_changed_does_not_import_pandas_for_arrows_sake(built: Space, tmp_path: Path) -> None:
+    _command(built, "run")
+    (tmp_path / "lib" / "pandas").mkdir(parents=True)
+    (tmp_path / "lib" / "pandas" / "__init__.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()")
+    built.write("models/plain.sql", "select id, ['a', 'b'] as words from {{ source('notes') }}")
+    done = _command(built, "run", "--select", "plain", python=("-X", "importtime"), path=f"{tmp_path / 'lib'}:{ROOT}")
+    assert "pyarrow" in done.stderr
+    assert not (tmp_path / "imported").exists()
+
+
+def _command(
+    space: Space, *arguments: str, python: tuple[str, ...] = (), path: str = os.environ.get("PYTHONPATH", "")
+) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own; it must succeed. `path` is where Python looks first."""
     done = subprocess.run(
         [sys.executable, *python, "-m", "bqbuild.cli.main", *arguments],
         cwd=space.root,
-        env={**os.environ, "LLM_URL": space.server.url},
+        env={**os.environ, "LLM_URL": space.server.url, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,

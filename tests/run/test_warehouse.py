@@ -97,3 +97,65 @@ def test_a_model_renamed_in_its_case_alone_is_the_new_one(loud: Space) -> None:
 def test_lineage_columns_come_last(loud: Space) -> None:
     columns = ask(loud, "select column_name from (describe loud)")
     assert columns == ["id", "topic", "_bq_id"]
+
+
+def views(space: Space) -> list[str]:
+    """The SQL of every view of the file."""
+    return sorted(ask(space, "select schema_name || ': ' || sql from duckdb_views() where not internal"))
+
+
+def made_anew(space: Space) -> list[str]:
+    """The views of a file that is made with nothing to begin with."""
+    for name in ("warehouse.duckdb", ".warehouse"):
+        (space.root / ".bqbuild" / "dev" / name).unlink()
+    run(space)
+    return views(space)
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        {"models/loud.sql": LOUD.replace("upper", "reverse")},
+        {"models/loud.sql": LOUD.replace("id,", "id, 1 as one,")},
+        {"models/more.sql": "select id from {{ ref('loud') }}"},
+        {"models/loud.sql": "", "models/LOUD.sql": LOUD.replace("upper", "reverse")},
+        {"models/loud.sql": "", "models/other.sql": LOUD},
+        {"models/loud.sql": "{{ config(materialized='ephemeral') }}" + LOUD, "models/more.sql": "select 1 as one"},
+    ],
+    ids=["content", "columns", "new", "case", "renamed", "hidden"],
+)
+def test_a_file_that_is_kept_up_to_date_is_one_made_anew(loud: Space, edits: dict[str, str]) -> None:
+    for environment in ("other", "dev"):
+        as_environment(loud, environment)
+        run(loud)
+        for path, text in edits.items():
+            loud.write(path, text) if text else (loud.root / path).unlink(missing_ok=True)
+    run(loud)
+    kept = views(loud)
+    assert kept == made_anew(loud)
+
+
+def test_views_of_an_environment_that_is_gone_go(loud: Space) -> None:
+    as_environment(loud, "other")
+    run(loud)
+    as_environment(loud, "dev")
+    (found,) = (loud.root / ".bqbuild").rglob("other.json")
+    found.unlink()
+    run(loud)
+    assert set(ask(loud, "select schema_name from duckdb_views() where not internal")) == {"main", "dev"}
+
+
+def test_what_a_reader_wrote_into_the_file_is_gone_after_the_next_change(loud: Space) -> None:
+    with duckdb.connect(str(loud.root / ".bqbuild" / "dev" / "warehouse.duckdb")) as connection:
+        connection.execute("create or replace view loud as select 'mine' as topic, 1 as id; create table mine (a int)")
+    loud.write("models/more.sql", "select id from {{ ref('loud') }}")
+    run(loud)
+    assert ask(loud, "select topic from loud order by id") == ["RAIN", "SNOW", "HAIL"]
+    assert ask(loud, "select count(*) from duckdb_tables()") == [0]
+
+
+def test_what_stands_beside_the_file_may_be_damaged(loud: Space) -> None:
+    for text in ("", "[]", "{", '{"made_of": 1}'):
+        (loud.root / ".bqbuild" / "dev" / ".warehouse").write_text(text)
+        run(loud)
+        assert ask(loud, "select topic from loud order by id") == ["RAIN", "SNOW", "HAIL"]
