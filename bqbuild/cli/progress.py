@@ -132,6 +132,8 @@ class Display:
                 self._print(Text(f"    {line}", style="red"), always=True)
         elif result.status != "cached" and result.kind != "source":
             self._print(self._line(result))
+            if result.status == "partial":
+                self._print(Text(f"    {safe(result.reason)}", style="yellow"))
 
     def _tested(self, event: Tested) -> None:
         self._tests.append(event)

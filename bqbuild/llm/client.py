@@ -39,6 +39,9 @@ class Journal(Protocol):
     async def append(self, record: CallRecord) -> None:
         """Record a call; returns when it is durable. Raises StoreError."""
 
+    def room(self) -> int:
+        """How many answers there is room for, those on their way included. Raises StoreError where for none."""
+
 
 class Client:
     """The connections of a target, opened when first used. Belongs to one event loop.
@@ -183,13 +186,17 @@ class Client:
         if connection is None:
             spec = self._spec(llm)
             provider = provider_kind(spec.provider).open(spec, self._warn)
-            connection = Connection(llm, spec, provider, self._warn, self._pace, self._dice)
+            connection = Connection(llm, spec, provider, self._warn, self._pace, self._dice, self._room)
             self._open[llm] = connection
             if self._is_draining:
                 connection.limiter.freeze()
             if self._report is not None and self._alarm is None:
                 self._alarm = asyncio.get_running_loop().call_later(REPORT_SECONDS, self._tick)
         return connection
+
+    def _room(self) -> int:
+        """How many more calls may be sent. Raises StoreError where no answer more could be kept."""
+        return self._log.room() - self.under_way
 
     def _tick(self) -> None:
         self._tell(only_busy=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from bqbuild.config.specs import ConnectionSpec
-from bqbuild.core.errors import ProviderError
+from bqbuild.core.errors import ProviderError, StoreError
 from bqbuild.core.records import ChatReply, ChatRequest
 from bqbuild.llm.base import Provider, Warn
 from bqbuild.llm.figures import Meter
@@ -39,7 +40,10 @@ class Pace:
 
 @dataclass(slots=True)
 class Connection:
-    """Asks one LLM until it answers or there is no point in asking."""
+    """Asks one LLM until it answers or there is no point in asking.
+
+    `room` says for how many more answers there is room, and raises StoreError where there is none: then none is sent.
+    """
 
     name: str
     spec: ConnectionSpec
@@ -47,6 +51,7 @@ class Connection:
     warn: Warn
     pace: Pace = field(default_factory=Pace)
     dice: random.Random = field(default_factory=random.Random)
+    room: Callable[[], int] | None = None
     usage: Usage = field(default_factory=Usage)
     limiter: Limiter = field(init=False)
     meter: Meter = field(init=False)
@@ -62,11 +67,21 @@ class Connection:
         spec = self.spec
         self._rates = Rates(spec.requests_per_minute, spec.tokens_per_minute)
         has_rates = spec.requests_per_minute is not None or spec.tokens_per_minute is not None
-        # a provider with several servers knows how much they take together
-        capacity = getattr(self.provider, "capacity", None)
-        self.limiter = Limiter(spec.max_concurrency, self._rates if has_rates else None, capacity)
+        self.limiter = Limiter(spec.max_concurrency, self._rates if has_rates else None, self._capacity)
         self._redactor = Redactor(self.spec)
         self.meter = Meter(self.name)
+
+    def _capacity(self) -> int:
+        """How many requests may be in flight, as far as the servers go and answers can be kept; one at the least."""
+        # a provider with several servers knows how much they take together
+        capacity = getattr(self.provider, "capacity", None)
+        most: int = self.spec.max_concurrency if capacity is None else capacity()
+        if self.room is None:
+            return most
+        try:
+            return max(1, min(most, self.limiter.in_flight + self.room()))
+        except StoreError:
+            return 1
 
     async def ask(self, request: ChatRequest, depth: int = 0) -> tuple[ChatReply, float]:
         """The reply and the seconds it took, retries and waits aside. Raises ProviderError, ConnectionDown among them.
@@ -116,6 +131,8 @@ class Connection:
             if (down := self.down()) is not None:
                 self.usage.failed += 1
                 raise down
+            if self.room is not None:
+                self.room()
             started = clock()
             self.usage.requests += 1
             outcome = await self._chat(request)

@@ -19,6 +19,7 @@ from bqbuild.run.contracts import check_contract
 from bqbuild.run.ledger import Ledger
 from bqbuild.run.links import Link, open_link, prepare_link
 from bqbuild.run.rows import is_all_recorded, row_groups
+from bqbuild.run.stage import no_answer
 from bqbuild.run.state import Output
 from bqbuild.store.types import schema_of
 
@@ -103,8 +104,7 @@ def _settle(ledger: Ledger, link: Link, reason: str) -> _End:
     if link.failure is not None:
         raise link.failure
     if link.has_lost_all():
-        first = next(error for error in link.errors if not error.answered)
-        raise BuildError(f"`{node.name}`: no row has an answer: {first.message}")
+        raise no_answer(node, link.errors)
     decision, inputs = ledger.state.decide(node)
     if decision.action == CACHED:
         return _End(node, "cached", decision.reasons[0].message, ledger.state.outputs[node.name])

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from bqbuild.config.specs import BudgetSpec, ConnectionSpec
 from bqbuild.core.errors import BqError, BuildError, ProviderError
-from bqbuild.core.records import CALLS, PARENT, CallKey, CallRecord, NodeName, RowError
+from bqbuild.core.records import CALLS, PARENT, CallKey, CallRecord, Node, NodeName, RowError
 from bqbuild.nodes.base import Answer, Ask, Made, RowProgram, Task
 from bqbuild.run.desk import BudgetSpent, Desk, Tally
 from bqbuild.run.rows import RowFilter, RowGroup, reply_to
@@ -145,6 +145,10 @@ class Stage:
             self._handing_on = None
         for child in self.children:
             await child.close()
+
+    def has_lost_all(self) -> bool:
+        """Whether not one row that asked has an answer."""
+        return 0 < self.missing == self.seen
 
     def _start(self, group: RowGroup) -> list[_Open]:
         waiting: list[_Open] = []
@@ -330,6 +334,12 @@ class Stage:
                     hint="look at the replies, then mend the prompt or raise `max_error_rate`; all answers are kept",
                 )
             )
+
+
+def no_answer(node: Node, errors: Sequence[RowError]) -> BuildError:
+    """The error of a node of whose rows not one has an answer: what it had before is better than nothing."""
+    first = next(error for error in errors if not error.answered)
+    return BuildError(f"`{node.name}`: no row has an answer: {first.message}")
 
 
 def _placed(rows: list[dict[str, Any]], order: bytes) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from bqbuild.run.inputs import read_inputs
 from bqbuild.run.ledger import Ledger
 from bqbuild.run.paid import connections_of
 from bqbuild.run.rows import row_groups
-from bqbuild.run.stage import Limits, Stage, open_tasks
+from bqbuild.run.stage import Limits, Stage, no_answer, open_tasks
 from bqbuild.run.state import Output
 from bqbuild.store.base import ORDER
 
@@ -100,5 +100,7 @@ async def _judge(ledger: Ledger, node: Node, program: RowProgram, batches: Itera
     await stage.close()
     if stage.failure is not None:
         raise stage.failure
+    if stage.has_lost_all():
+        raise no_answer(node, stage.errors)
     errors: list[RowError] = stage.errors
     return RowsDone(sink.table(), errors, stage.missing)

@@ -119,6 +119,9 @@ class CallLog(Protocol):
     async def append(self, record: CallRecord) -> None:
         """Record a call; returns when it is durable. Raises StoreError (a full disk …)."""
 
+    def room(self) -> int:
+        """How many answers there is room for, those on their way included. Raises StoreError where for none."""
+
     def close(self) -> None:
         """Flush, and compact the journal into a segment."""
 

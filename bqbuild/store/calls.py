@@ -23,7 +23,7 @@ from bqbuild.store.calldamage import CallDamage, missing_segments, refused, set_
 from bqbuild.store.callrecords import record_from_json, record_to_json
 from bqbuild.store.catalog import Catalog, Entry
 from bqbuild.store.commit import GroupCommit
-from bqbuild.store.disk import disk_errors, try_lock
+from bqbuild.store.disk import FULL, disk_errors, try_lock
 from bqbuild.store.journal import JournalReader, encode_line
 from bqbuild.store.segments import DATA, Segment, indexed_costs, remove_segment, write_segment
 
@@ -81,6 +81,10 @@ class LocalCallLog:
         self._used = True
         await self._commit.append(encode_line(record_to_json(record)))
 
+    def room(self) -> int:
+        """How many answers there is room for, those on their way included. Raises StoreError where for none."""
+        return self._commit.room()
+
     def close(self) -> None:
         """Flush, and compact the journal into a segment. Raises StoreError."""
         with disk_errors(self._folder):
@@ -131,7 +135,14 @@ class LocalCallLog:
             self._merge_small_segments()
         except (OSError, StoreError) as error:
             # The journals stay as they are, and stay readable; a later process tries again.
-            log.warning("the call log in %s was not compacted: %s", self._folder, error)
+            cause = error if isinstance(error, OSError) else error.__cause__
+            is_full = isinstance(cause, OSError) and cause.errno in FULL  # whatever filled it up has said so
+            log.log(
+                logging.DEBUG if is_full else logging.WARNING,
+                "the call log in %s was not compacted: %s",
+                self._folder,
+                error,
+            )
 
     def _readers(self) -> list[JournalReader | Segment]:
         return [*self._segments.values(), *self._journals.values()]

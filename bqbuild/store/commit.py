@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bqbuild.core.errors import StoreError
-from bqbuild.store.disk import FULL, disk_error
+from bqbuild.store.disk import FULL, disk_error, disk_errors, no_space
 from bqbuild.store.journal import JournalWriter
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,16 @@ log = logging.getLogger(__name__)
 GATHER_SECONDS = 0.01
 GROUP_BYTES = 16 << 20
 RESERVE_BYTES = 4 << 20
+
+MARGIN_BYTES = 1 << 20
+"""Space that calls leave to what a run writes at its end: pointers, results, the warehouse."""
+FIRST_BYTES = 512 << 10
+"""What an answer is taken to need as long as none has come."""
+SMALLEST_BYTES = 16 << 10
+PLENTY_BYTES = 4 << 30
+PLENTY = 1 << 30
+LOOK_SECONDS = 1.0
+"""How often it is looked how much is free where there is plenty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,7 @@ class _Waiting:
 
 class GroupCommit:
     """Owns this process's journal and the thread that writes it. Some space is kept in reserve, so that the answers
-    in flight when the disk fills up are still kept."""
+    in flight when the disk fills up are still kept; `room` then says that there is none."""
 
     def __init__(self, folder: Path, scratch: Path) -> None:
         self._folder = folder
@@ -48,9 +58,33 @@ class GroupCommit:
         self._journal: JournalWriter | None = None
         self._reserve = scratch / "reserve"
         self._full: StoreError | None = None
+        self._largest = 0
+        self._plenty_until = 0.0
+
+    def room(self) -> int:
+        """How many answers the disk has room for, those on their way included.
+
+        Raises StoreError where it has room for none: an answer that cannot be kept must not be paid for.
+        """
+        if self._full is not None:
+            raise StoreError(self._full.message, hint=self._full.hint)
+        if time.monotonic() < self._plenty_until:
+            return PLENTY
+        with disk_errors(self._folder):
+            disk = os.statvfs(self._folder)
+        if not disk.f_blocks:  # a file system that does not tell
+            return PLENTY
+        free = disk.f_bavail * disk.f_frsize + (RESERVE_BYTES if self._reserve.exists() else 0)
+        if free > PLENTY_BYTES:
+            self._plenty_until = time.monotonic() + LOOK_SECONDS
+        most = max(2 * self._largest, SMALLEST_BYTES) if self._largest else FIRST_BYTES
+        room = (free - MARGIN_BYTES) // most
+        if room < 1:
+            raise no_space(self._folder, f"{free >> 10:,} KB are free, too little to keep another answer")
+        return room
 
     async def append(self, line: bytes) -> None:
-        """Return when the line is durable. Raises StoreError where it is not, or where the disk is full after it."""
+        """Return when the line is durable. Raises StoreError where it is not."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         with self._start:
@@ -76,7 +110,7 @@ class GroupCommit:
         while more:
             group, more = self._next_group()
             if group:
-                _resolve(group, self._write([waiting.line for waiting in group]))
+                self._write(group)
 
     def _next_group(self) -> tuple[list[_Waiting], bool]:
         """What waits, and whether to go on; blocks until something does."""
@@ -96,26 +130,34 @@ class GroupCommit:
             size += len(item.line)
         return group, True
 
-    def _write(self, lines: Sequence[bytes]) -> StoreError | None:
+    def _write(self, group: Sequence[_Waiting]) -> None:
         """Write and fsync a group: in a journal of its own where the one in use has failed."""
+        self._largest = max(self._largest, *(len(waiting.line) for waiting in group))
         try:
-            self._append(lines)
-            return self._full
+            self._append([waiting.line for waiting in group])
         except OSError as error:
-            return self._write_again(lines, error)
+            self._make_room(error)
+            for waiting in group:
+                # one by one: where not all fit, as many are kept as do
+                _resolve([waiting], self._write_again(waiting.line))
+        else:
+            _resolve(group, None)
 
-    def _write_again(self, lines: Sequence[bytes], error: OSError) -> StoreError | None:
-        log.warning("the journal in %s failed: %s", self._folder, error)
+    def _make_room(self, error: OSError) -> None:
         self._drop_journal()
-        if error.errno in FULL and self._reserve.exists():
+        if error.errno not in FULL:
+            log.warning("the journal in %s failed: %s", self._folder, error)
+        elif self._reserve.exists():
             self._reserve.unlink()
             self._full = disk_error(error, self._folder)
+
+    def _write_again(self, line: bytes) -> StoreError | None:
         try:
-            self._append(lines)
-        except OSError as second:
+            self._append([line])
+        except OSError as error:
             self._drop_journal()
-            return disk_error(second, self._folder)
-        return self._full
+            return disk_error(error, self._folder)
+        return None
 
     def _drop_journal(self) -> None:
         if self._journal is not None:

@@ -36,13 +36,18 @@ def disk_error(error: OSError, path: Path) -> StoreError:
     """The StoreError that tells a user what an OSError at `path` means."""
     reason = error.strerror or str(error)
     if error.errno in FULL:
-        return StoreError(
-            f"no space left to write {path}: {reason}",
-            hint="free some space (or raise the quota) and run again; everything recorded so far is kept",
-        )
+        return no_space(path, reason)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StoreError(f"no permission for {path}: {reason}", hint="check who owns the store and how it is mounted")
     return StoreError(f"cannot use {path}: {reason}", hint="check the disk; `store` in profiles.yml says where it is")
+
+
+def no_space(path: Path, reason: str) -> StoreError:
+    """What a user is told where nothing more can be written at `path`."""
+    return StoreError(
+        f"no space left to write {path}: {reason}",
+        hint="free some space (or raise the quota) and run again; everything recorded so far is kept",
+    )
 
 
 def write_atomic(path: Path, data: bytes, scratch: Path) -> None:

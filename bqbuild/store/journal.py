@@ -8,6 +8,7 @@ killed leaves at most one broken line, the last; a broken line with others after
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -68,6 +69,7 @@ class JournalWriter:
         self.path = folder / name
         hidden = scratch / name
         self._descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+        self._size = 0
         try_lock(self._descriptor)
         # Locked before it has its name: nobody can take it for a dead process's.
         hidden.rename(self.path)
@@ -76,12 +78,22 @@ class JournalWriter:
     def append(self, lines: Sequence[bytes]) -> None:
         """Write lines and make them durable. Raises OSError; the lines may then be there or not."""
         data = memoryview(b"".join(lines))
-        while data:
-            data = data[os.write(self._descriptor, data) :]
-        os.fsync(self._descriptor)
+        size = self._size + len(data)
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+            os.fsync(self._descriptor)
+        except OSError:
+            # half a line is of no use, and the space that it takes may be what the next one lacks
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self._size)
+            raise
+        self._size = size
 
     def close(self) -> None:
-        """Give up the lock."""
+        """Give up the lock; a journal that has nothing in it is removed."""
+        if not self._size:
+            self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 

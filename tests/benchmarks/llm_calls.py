@@ -36,6 +36,9 @@ class NoLog:
     async def append(self, record: CallRecord) -> None:
         pass
 
+    def room(self) -> int:
+        return 1_000
+
 
 def requests(number: int) -> list[ChatRequest]:
     system = Message("system", "You write exam questions.")

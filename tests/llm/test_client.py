@@ -181,6 +181,9 @@ class FullDisk:
     async def append(self, record: CallRecord) -> None:
         raise StoreError("the disk is full")
 
+    def room(self) -> int:
+        return 1_000
+
 
 def test_an_answer_that_cannot_be_recorded_does_not_count(tmp_path: Path, llm_server: LlmServer) -> None:
     async def check(bench: Bench) -> None:

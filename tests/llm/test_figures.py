@@ -54,6 +54,9 @@ class Nowhere:
     async def append(self, record: CallRecord) -> None:
         pass
 
+    def room(self) -> int:
+        return 1_000
+
 
 def test_figures_are_told_while_calls_are_under_way_and_once_at_the_end(tmp_path: Path, llm_server: LlmServer) -> None:
     llm_server.delay = 0.8

@@ -142,3 +142,18 @@ def test_a_filter_waits_for_the_tests_of_what_it_reads_beside_its_rows(capitals:
     assert results["topics"].status == "success"
     assert results["good"].status == "skipped"
     assert "`topics` failed its test" in results["good"].reason
+
+
+@pytest.mark.parametrize("first", ["\n", NOTHING_EQUAL], ids=["rows stream", "the whole table is waited for"])
+def test_a_filter_whose_judge_answers_nothing_fails_and_keeps_its_table(space: Space, first: str) -> None:
+    declare(space, first=first)
+    space.run("questions", "good")
+    before = space.digests()
+    space.edit("prompts/verdict.md", "Score this", "Score this well")
+    space.server.fault = lambda body, number: Fault(status=400) if step(body) == "Score" else None
+    failed = space.run("good")["good"]
+    assert failed.status == "error"
+    assert "no row has an answer" in failed.reason
+    assert space.digests() == before
+    space.server.fault = lambda body, number: None
+    assert space.run("good")["good"].status == "success"
