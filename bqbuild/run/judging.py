@@ -3,7 +3,7 @@ has something new to ask. Nothing is sent; the tables that a filter with nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import pyarrow as pa
@@ -25,15 +25,23 @@ class _Unanswered(BqError):
 
 
 def replay_judges(
-    session: Session, node: Node, parents: dict[str, Table], desk: Desk, elsewhere: set[CallKey]
+    session: Session,
+    node: Node,
+    parents: dict[str, Table],
+    desk: Desk,
+    elsewhere: set[CallKey],
+    on_made: Callable[[Made], None] = lambda made: None,
 ) -> tuple[list[tuple[JudgeRule, Replay]], list[JudgeRule], int | None]:
-    """The judges that could be replayed, in order; those that could not; and the rows that pass, where none is left."""
+    """The judges that could be replayed, in order; those that could not; and the rows that pass, where none is left.
+    `on_made` hears of every verdict, and of every answer that is none."""
     known: list[Replay] = []
 
     def run_rows(program: RowProgram, batches: Iterable[pa.RecordBatch]) -> RowsDone:
         made: list[Made] = []
         found = replay(program, row_groups(batches), desk, elsewhere=elsewhere, on_made=made.append)
         known.append(found)
+        for one in made:
+            on_made(one)
         if found.stalled:
             raise _Unanswered("a call is not recorded")
         rows = program.settle([row for one in made for row in one.rows]).rows

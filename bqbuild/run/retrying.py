@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from bqbuild.core.errors import UsageError
+from bqbuild.core.errors import BqError, UsageError
 from bqbuild.core.hashing import Digest
 from bqbuild.core.records import CALLS, CallKey, Node, NodeName, RowError, Table
 from bqbuild.llm.client import Client
@@ -16,6 +17,7 @@ from bqbuild.nodes.base import Made
 from bqbuild.nodes.predicates import RowPredicate
 from bqbuild.run.context import bare_context
 from bqbuild.run.desk import Desk
+from bqbuild.run.judging import replay_judges
 from bqbuild.run.paid import connections_of
 from bqbuild.run.replay import replay
 from bqbuild.run.rows import RowFilter, row_groups
@@ -74,20 +76,30 @@ def _recorded(state: State, node: Node) -> Iterator[RowError]:
 def _replayed(session: Session, state: State, node: Node) -> Iterator[RowError]:
     """The same of a model that failed and has no errors table, where its input is there: from its recorded calls."""
     parents = state.parents(node)
-    if node.kind not in ROW_KINDS or parents is None:
+    if parents is None:
         return
-    table: Table = parents[node.spec.from_]
+    llms = session.project.target.llms
+    desk = Desk(Client(llms, session.store.calls, lambda message: None), session.store.calls, lambda name: llms[name])
+    found: list[RowError] = []
+
+    def note(made: Made) -> None:
+        found.extend(error for error in (*made.errors, *made.notes) if error.calls and error.reason != CUT)
+
+    if node.kind in ROW_KINDS:
+        _replay_rows(session, node, parents[node.spec.from_], desk, note)
+    elif node.kind == "filter":
+        with suppress(BqError):  # of a rule that failed for another reason; its run will say so again
+            replay_judges(session, node, parents, desk, set(), note)
+    yield from found
+
+
+def _replay_rows(session: Session, node: Node, table: Table, desk: Desk, note: Callable[[Made], None]) -> None:
     schema = schema_of(table.columns)
     program = row_kind(node.kind).program(node, schema, bare_context(session, node))
     where = None
     if node.spec.where:
         where = RowFilter(RowPredicate(node.spec.where, node.places.get("where", node.where)), schema)
-    llms = session.project.target.llms
-    desk = Desk(Client(llms, session.store.calls, lambda message: None), session.store.calls, lambda name: llms[name])
-    made: list[Made] = []
-    replay(program, row_groups(session.store.tables.batches(table)), desk, where=where, on_made=made.append)
-    for one in made:
-        yield from (error for error in (*one.errors, *one.notes) if error.calls and error.reason != CUT)
+    replay(program, row_groups(session.store.tables.batches(table)), desk, where=where, on_made=note)
 
 
 def _check_unchanged(state: State, node: Node) -> None:

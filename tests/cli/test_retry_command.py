@@ -128,6 +128,35 @@ def test_retry_takes_up_a_model_that_failed_by_its_error_rate(bqbuild: Bqbuild, 
     assert 10 <= len(capitals.server.requests) <= 20
 
 
+JUDGED = """
+  - name: judged
+    kind: filter
+    from: clean_notes
+    rules:{first}
+      - name: good
+        judge:
+          {{prompt: good, llm: writer, accept: "verdict = 'yes'",
+           output: {{format: choice, columns: {{verdict: {{values: [yes, no]}}}}}}}}
+"""
+DEDUP = "\n      - {name: once, dedup: {columns: [topic]}}"
+
+
+@pytest.mark.parametrize("first", ["", DEDUP], ids=["streams", "waits"])
+def test_retry_takes_up_a_filter_that_failed_by_its_error_rate(bqbuild: Bqbuild, capitals: Space, first: str) -> None:
+    rows = [{"id": str(n), "topic": f"Place {n:03}", "text": f"Text {n:03}."} for n in range(60)]
+    capitals.write(NOTES, "".join(json.dumps(row) + "\n" for row in rows))
+    capitals.write(MODELS, capitals.read(MODELS).rstrip() + JUDGED.format(first=first))
+    capitals.write("prompts/good.md", "Is it good, yes or no? {{ topic }}\n")
+    capitals.server.answer = lambda body: "perhaps" if "Place 00" in str(body) else "yes"
+    assert bqbuild("run", "-q", "--select", "+judged").code == 1
+    capitals.server.clear()
+    capitals.server.answer = lambda body: "yes"
+    done = bqbuild("retry", "--json")
+    assert done.code == 0, done.err
+    assert capitals.rows("select count(*) as n from judged") == [{"n": 60}]
+    assert 10 <= len(capitals.server.requests) <= 20
+
+
 def test_a_ballot_that_could_not_be_read_is_asked_for_again(bqbuild: Bqbuild, built: Space) -> None:
     built.edit(MODELS, "    kind: annotate\n", "    kind: annotate\n    votes: 2\n")
     spoiled = [True]
