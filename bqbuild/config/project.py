@@ -33,6 +33,7 @@ from bqbuild.config.validate import validate
 from bqbuild.config.variables import Variables
 from bqbuild.config.yamlfile import Document
 from bqbuild.core.errors import ProjectError, Where
+from bqbuild.core.findings import Findings
 from bqbuild.core.hashing import Digest
 from bqbuild.core.records import Node, NodeName, Ref
 
@@ -54,7 +55,8 @@ class Project:
     `environment` is `<project>/<name>`, `artifacts` the folder for what commands write, `store_path` an absolute path
     or a URL, `files` the files that were read with their xxh3-128, `warnings` what stops nothing, `places` where the
     target's `llms.<name>.<key>` and the `vars.<name>` in force stand. `sample` is the number of
-    rows that are taken of a source; 0 looks at the last sample; None is no sample.
+    rows that are taken of a source; 0 looks at the last sample; None is no sample. `findings` are what analyses of the
+    project came to.
     """
 
     root: Path
@@ -73,6 +75,7 @@ class Project:
     _sql: Callable[[str, Where], RenderedSql] = field(repr=False, compare=False)
     _sql_uses: Callable[[str], tuple[frozenset[str], Mapping[str, MacroFile]]] = field(repr=False, compare=False)
     sample: int | None = None
+    findings: Findings = field(default_factory=Findings, repr=False, compare=False)
 
     @property
     def name(self) -> str:

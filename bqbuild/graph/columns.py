@@ -12,7 +12,7 @@ from bqbuild.graph.dag import Dag
 from bqbuild.graph.matrix import matrix_columns
 from bqbuild.graph.ordering import check_order
 from bqbuild.graph.predicates import parse_predicate
-from bqbuild.graph.sql import analyse_node
+from bqbuild.graph.sql import KnownSql
 
 SIDE_COLUMNS = {"errors": ("cell", "reason", "message", "answered", "response")}
 """Columns of side tables that do not depend on the node; those of `rejects` are the node's input's and two more."""
@@ -59,7 +59,7 @@ def _source(node: Node, project: Project, columns: Columns) -> Names:
 
 
 def _sql(node: Node, project: Project, columns: Columns) -> Names:
-    model = analyse_node(node)
+    model = KnownSql(node, project.findings)
     given = {str(ref): columns.of(str(ref)) for ref in node.refs}
     # types do not matter for names
     schemas = {

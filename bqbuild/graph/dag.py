@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bqbuild.core.errors import ProjectError
+from bqbuild.core.findings import Findings
 from bqbuild.core.records import Node, NodeName
 
 Neighbours = Mapping[NodeName, tuple[NodeName, ...]]
@@ -33,8 +34,14 @@ class Dag:
         return tuple(name for name in self.order if name in wanted)
 
 
-def build_dag(nodes: Mapping[NodeName, Node]) -> Dag:
+def build_dag(nodes: Mapping[NodeName, Node], findings: Findings | None = None) -> Dag:
     """The graph of `nodes`. Raises ProjectError for a cycle; refs to nodes that are not there are left out."""
+    read = {name: sorted({ref.node for ref in node.refs if ref.node in nodes}) for name, node in nodes.items()}
+    order = (findings or Findings()).find("graph: order", read, lambda: _sorted(nodes))
+    return ordered_dag([NodeName(name) for name in order], nodes)
+
+
+def _sorted(nodes: Mapping[NodeName, Node]) -> list[NodeName]:
     # a project that was read before comes with its order, and does not wait for this import
     import networkx as nx
 
@@ -42,10 +49,9 @@ def build_dag(nodes: Mapping[NodeName, Node]) -> Dag:
     graph.add_nodes_from(sorted(nodes))
     graph.add_edges_from((ref.node, name) for name in sorted(nodes) for ref in nodes[name].refs if ref.node in nodes)
     try:
-        order = tuple(nx.lexicographical_topological_sort(graph))
+        return list(nx.lexicographical_topological_sort(graph))
     except nx.NetworkXUnfeasible:
         raise _cycle_error(nodes, [edge[0] for edge in nx.find_cycle(graph)]) from None
-    return ordered_dag(order, nodes)
 
 
 def ordered_dag(order: Sequence[NodeName], nodes: Mapping[NodeName, Node]) -> Dag:

@@ -16,7 +16,7 @@ from bqbuild.core.errors import Where
 from bqbuild.core.hashing import canonical, digest
 from bqbuild.core.records import Node, Part
 from bqbuild.graph.recipe import Facts, component_values
-from bqbuild.graph.sql import analyse_node
+from bqbuild.graph.sql import KnownSql
 
 CodeTexts = Mapping[str, tuple[int, str]]
 """The line and text of each function that Python code reaches, by `file:name`."""
@@ -76,7 +76,7 @@ def _of_sql(node: Node, project: Project, identity: str) -> Iterator[tuple[str, 
         yield f"sql/macro:{macro}", Part(digest(text), text, True, Where(file.shown_as, file.names[macro]))
     for name in variables:
         yield f"sql/var:{name}", _value(project.variables.get(name), project.places.get(f"vars.{name}"))
-    yield "sql/rendered", Part(digest(identity), analyse_node(node).identity, True, Where(node.path))
+    yield "sql/rendered", Part(digest(identity), KnownSql(node, project.findings).identity, True, Where(node.path))
 
 
 def _of_code(value: Mapping[str, Any], code: CodeTexts) -> Iterator[tuple[str, Part]]:

@@ -8,7 +8,7 @@ from bqbuild.config.project import Project
 from bqbuild.core.records import Column, Node, Reads
 from bqbuild.graph.matrix import matrix_columns
 from bqbuild.graph.predicates import parse_predicate
-from bqbuild.graph.sql import analyse_node
+from bqbuild.graph.sql import KnownSql
 
 Schemas = Mapping[str, Sequence[Column] | None]
 """The columns of each parent by `str(ref)`; None where they are not known yet."""
@@ -34,7 +34,7 @@ def _source(node: Node, project: Project, schemas: Schemas) -> dict[str, Reads]:
 
 
 def _sql(node: Node, project: Project, schemas: Schemas) -> dict[str, Reads]:
-    read = analyse_node(node).reads(schemas)
+    read = KnownSql(node, project.findings).reads(schemas)
     # ids always: they, or the roots that come with them, are in every row that SQL makes
     return {str(ref): Reads(read.get(str(ref)), ids=True) for ref in node.refs}
 

@@ -17,7 +17,7 @@ from bqbuild.core.hashing import Digest, digest
 from bqbuild.core.records import Node, NodeName, Recipe
 from bqbuild.graph.ordering import check_order
 from bqbuild.graph.predicates import parse_predicate
-from bqbuild.graph.sql import analyse_node
+from bqbuild.graph.sql import KnownSql
 
 NOT_CONTENT = frozenset(
     {
@@ -137,7 +137,7 @@ def _source(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
 
 
 def _sql(node: Node, project: Project, facts: Facts) -> dict[str, Any]:
-    return {"sql": analyse_node(node).identity}
+    return {"sql": KnownSql(node, project.findings).identity}
 
 
 def _python(node: Node, project: Project, facts: Facts) -> dict[str, Any]:

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 from bqbuild.llm.weights import cache_folder
 
@@ -30,6 +34,28 @@ def local_key() -> bytes | None:
 def signed(key: bytes, data: bytes) -> str:
     """The signature of `data`."""
     return blake2b(data, key=key, digest_size=32).hexdigest()
+
+
+def read_signed(path: Path, key: bytes) -> dict[str, Any] | None:
+    """The document of a file that `write_signed` wrote with this key; None where there is none. Raises OSError."""
+    try:
+        signature, _, body = path.read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return None
+    if signature.decode("ascii", "replace") != signed(key, body):
+        return None
+    document: dict[str, Any] = orjson.loads(body)
+    return document
+
+
+def write_signed(path: Path, key: bytes, document: Mapping[str, Any]) -> None:
+    """Write a document whole or not at all; two processes that write at a time both write what is true. Raises OSError,
+    and TypeError for what UTF-8 cannot hold."""
+    body = orjson.dumps(document)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
+        file.write(signed(key, body).encode() + b"\n" + body)
+    os.replace(file.name, path)
 
 
 def _read(path: Path) -> bytes | None:

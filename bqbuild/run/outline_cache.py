@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,8 +20,9 @@ from bqbuild import __file__ as own_file
 from bqbuild.config.layout import find_project
 from bqbuild.config.secrets import Secrets
 from bqbuild.core.hashing import digest
+from bqbuild.run.findings_cache import FindingsCache
 from bqbuild.run.fingerprint import CODE, Before, Prints, Unwatchable, look_before, renewed_prints, take_prints
-from bqbuild.run.local_key import local_key, signed
+from bqbuild.run.local_key import local_key, read_signed, signed, write_signed
 from bqbuild.run.outline import OutlineView, outline_of
 from bqbuild.run.specmemory import NoMemoryError
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bqbuild.run.session import Session
 
 FOLDER = ".bqbuild/.outline"
+FINDINGS = "findings"
 FORMAT = 1
 KEPT = 8
 """Outlines of a project that stay; those that were used longest ago go."""
@@ -37,7 +38,10 @@ KEPT = 8
 OFF = "BQBUILD_NO_CACHE"
 """An environment variable: where it is set, projects are always read, and nothing of them is remembered."""
 
-LIBRARIES = ("sqlglot", "sqlglotc", "jinja2", "markupsafe", "pydantic", "pydantic_core", "yaml", "orjson", "xxhash")
+LIBRARIES = (
+    *("sqlglot", "sqlglotc", "jinja2", "markupsafe", "pydantic", "pydantic_core"),
+    *("yaml", "orjson", "xxhash", "networkx"),
+)
 """What parsing depends on: looked at without being imported."""
 
 ALWAYS_READ = ("HOME",)
@@ -77,7 +81,7 @@ class OutlineCache:
         if self._key is None:
             return None
         try:
-            document = self._signed_document(self._key)
+            document = read_signed(self._path, self._key)
             if document is None or not self._is_ours(self._key, document):
                 return None
             prints = renewed_prints(self.root, document["files"])
@@ -124,16 +128,6 @@ class OutlineCache:
             "outline": outline_of(session),
         }
 
-    def _signed_document(self, key: bytes) -> dict[str, Any] | None:
-        try:
-            signature, _, body = self._path.read_bytes().partition(b"\n")
-        except FileNotFoundError:
-            return None
-        if signature.decode("ascii", "replace") != signed(key, body):
-            return None
-        document: dict[str, Any] = orjson.loads(body)
-        return document
-
     def _is_ours(self, key: bytes, document: Mapping[str, Any]) -> bool:
         return (
             document["format"] == FORMAT
@@ -143,12 +137,7 @@ class OutlineCache:
         )
 
     def _write(self, key: bytes, document: Mapping[str, Any]) -> None:
-        """Whole or not at all; two processes that write at a time both write what is true."""
-        body = orjson.dumps(document)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self._path.parent, prefix=".new-", delete=False) as file:
-            file.write(signed(key, body).encode() + b"\n" + body)
-        os.replace(file.name, self._path)
+        write_signed(self._path, key, document)
         old = sorted(self._path.parent.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in old[KEPT:]:
             path.unlink(missing_ok=True)
@@ -181,7 +170,10 @@ def open_and_remember(
     cache = _cache(project_dir, target, variables)
     environ = Environ(os.environ)
     before = cache.begin()
-    session = open_session(cache.root, target=target, variables=values, sample=sample, environ=environ)
+    analysed = FindingsCache(cache.root / FOLDER / FINDINGS, None if os.environ.get(OFF) else local_key(), program())
+    found = analysed.read()
+    session = open_session(cache.root, target=target, variables=values, sample=sample, environ=environ, findings=found)
+    session.on_close.append(lambda: analysed.keep(found, session.project.secrets, program()))
     if before is not None:
         known = cache.read()
         if known is not None and known.digests == session.project.files:

@@ -14,6 +14,7 @@ from bqbuild.config.layout import LOCK, find_project
 from bqbuild.config.lock import read_lock
 from bqbuild.config.project import Project, load_project
 from bqbuild.core.errors import ProjectError, ProjectErrors, Where
+from bqbuild.core.findings import Findings
 from bqbuild.core.records import Column, Node, NodeName, Part, Recipe, Table
 from bqbuild.graph.columns import Names, check_columns
 from bqbuild.graph.dag import Dag, build_dag
@@ -131,11 +132,13 @@ def open_session(
     variables: Mapping[str, Any] | None = None,
     sample: int | None = None,
     environ: Mapping[str, str] = os.environ,
+    findings: Findings | None = None,
 ) -> Session:
-    """Read and check a project; `sample` as in Project. Raises ProjectErrors with every mistake that can be found
-    without running it."""
-    project = replace(read_project(project_dir, target=target, variables=variables, environ=environ), sample=sample)
-    dag = build_dag(project.nodes)
+    """Read and check a project; `sample` and `findings` as in Project. Raises ProjectErrors with every mistake that can
+    be found without running it."""
+    read = read_project(project_dir, target=target, variables=variables, environ=environ)
+    project = replace(read, sample=sample, findings=findings or Findings())
+    dag = build_dag(project.nodes, project.findings)
     columns = check_columns(project, dag)
     if columns.errors:
         raise ProjectErrors(columns.errors)
