@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -35,6 +35,8 @@ class Declared:
     declaration: Declaration
     places: Mapping[str, Where]
     sql: SqlText | None = None
+    patch: str = ""
+    """The YAML file that describes a model whose SQL stands in a file of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,9 @@ def _from_sql(path: str, text: str, entry: _Entry | None, readers: Readers) -> D
         places.update(dict.fromkeys(sql.config, call.place))
     places["sql"] = where
     declared = _declared(declaration, "sql", (where, path, places, sql), readers)
-    return declared if sql is not None else None
+    if declared is None or sql is None:
+        return None
+    return declared if entry is None else replace(declared, patch=entry.document.shown_as)
 
 
 def _declared(

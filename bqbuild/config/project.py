@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bqbuild.config.criteria import Definition, parse_definition
 from bqbuild.config.declarations import Declared, Readers, read_declarations
 from bqbuild.config.defaults import FolderDefaults
 from bqbuild.config.files import ProjectFiles
@@ -32,7 +33,7 @@ from bqbuild.config.sqltext import Mention, SqlRenderer
 from bqbuild.config.validate import validate
 from bqbuild.config.variables import Variables
 from bqbuild.config.yamlfile import Document
-from bqbuild.core.errors import ProjectError, Where
+from bqbuild.core.errors import ProjectError, UsageError, Where
 from bqbuild.core.findings import Findings
 from bqbuild.core.hashing import Digest
 from bqbuild.core.records import Node, NodeName, Ref
@@ -89,7 +90,7 @@ class Project:
         return f"{self.name}/{name}" if self.sample is None else f"{self.name}/{name}{SAMPLE}"
 
     @property
-    def selectors(self) -> Mapping[str, str]:
+    def selectors(self) -> Mapping[str, Definition]:
         """The named selectors."""
         return self.spec.selectors
 
@@ -181,7 +182,18 @@ def _read_settings(
     spec = validate(ProjectSpec, value, document, mistakes)
     if spec is not None:
         variables.add_project(spec.vars)
+        _check_selectors(spec, document, mistakes)
     return spec
+
+
+def _check_selectors(spec: ProjectSpec, document: Document, mistakes: Mistakes) -> None:
+    """A named selector that cannot be read is a mistake, whether it is used or not."""
+    for number, (name, definition) in enumerate(spec.selectors.items()):
+        try:
+            parse_definition(definition)
+        except UsageError as error:
+            place = number if isinstance(document.value["selectors"], list) else name
+            mistakes.add(f"selector `{name}`: {error.message}", document.where(("selectors", place)), error.hint)
 
 
 def _places(settings: Document, profiles: Document | None, target: str, given: Mapping[str, Any]) -> dict[str, Where]:
@@ -263,6 +275,7 @@ class _Reading:
             refs=tuple(dict.fromkeys(ref for ref in found if ref is not None)),
             where=each.where,
             path=each.path,
+            patch=each.patch,
             fqn=(self.spec.name, *each.folders, each.spec.name),
             body=each.sql.with_names() if each.sql is not None else "",
             places=each.places,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from bqbuild.config.specbase import Spec, Text, Texts, Value
 
@@ -100,6 +100,29 @@ class ProfilesSpec(Spec):
     targets: dict[str, TargetSpec] = Field(min_length=1)
 
 
+def _by_name(value: object) -> object:
+    """Selectors as in dbt's selectors.yml, a list of `name` and `definition`, are a mapping of name to definition."""
+    if not isinstance(value, list):
+        return value
+    found: dict[str, object] = {}
+    for entry in value:
+        if not isinstance(entry, dict) or not {"name", "definition"} <= entry.keys():
+            raise ValueError("an entry of a list of selectors has `name` and `definition`")
+        if others := entry.keys() - {"name", "definition", "description"}:
+            raise ValueError(f"unknown key '{min(map(str, others))}' in the selector `{entry['name']}`")
+        if str(entry["name"]) in found:
+            raise ValueError(f"two selectors are called `{entry['name']}`")
+        found[str(entry["name"])] = entry["definition"]
+    return found
+
+
+Selectors = Annotated[
+    dict[str, Value],
+    BeforeValidator(_by_name, json_schema_input_type=dict[str, str | dict[str, Any]] | list[dict[str, Any]]),
+]
+"""What each name stands for: an expression, or dbt's long form. config/criteria.py reads it."""
+
+
 class ProjectSpec(Spec):
     """`project/bqbuild.yml`. `models` holds defaults by folder below `models/`, as in dbt."""
 
@@ -107,7 +130,7 @@ class ProjectSpec(Spec):
     version: Text = "1"
     vars: dict[str, Value] = Field(default_factory=dict)
     models: dict[str, Value] = Field(default_factory=dict)
-    selectors: dict[str, str] = Field(default_factory=dict)
+    selectors: Selectors = Field(default_factory=dict)
 
 
 class PromptFrontMatter(Spec):

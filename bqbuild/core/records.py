@@ -38,7 +38,7 @@ class Node:
 
     `body` is the SQL after Jinja, with every reference as one quoted identifier; `places` maps dotted keys of the
     declaration (`prompt`, `output.columns.answer`, `rules.0`) to where the user wrote them; `fqn` is dbt's: project,
-    folders, name.
+    folders, name; `patch` is the YAML file that describes a model of another file.
     """
 
     name: NodeName
@@ -50,6 +50,7 @@ class Node:
     fqn: tuple[str, ...]
     body: str = ""
     places: Mapping[str, Where] = field(default_factory=dict)
+    patch: str = ""
 
 
 @dataclass(frozen=True, slots=True)

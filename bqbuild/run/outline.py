@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from bqbuild.config.criteria import Definition
 from bqbuild.config.layout import SAMPLE
 from bqbuild.config.secrets import Secrets
 from bqbuild.core.errors import Where
@@ -76,7 +77,7 @@ class OutlineProject:
     store_path: str
     nodes: Mapping[NodeName, Node]
     prompts: Mapping[str, object]
-    selectors: Mapping[str, str]
+    selectors: Mapping[str, Definition]
     warnings: tuple[tuple[str, Where | None], ...]
     secrets: Secrets
 
@@ -189,6 +190,7 @@ def _node(node: Node) -> dict[str, Any]:
         "where": _place(node.where),
         "path": node.path,
         "fqn": list(node.fqn),
+        "patch": node.patch,
     }
 
 
@@ -234,6 +236,7 @@ def _project(root: Path, outline: Outline, secrets: Secrets, sample: int | None)
             Where(*entry["where"]),
             entry["path"],
             tuple(entry["fqn"]),
+            patch=entry["patch"],
         )
         for name, entry in outline["nodes"].items()
     }

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import orjson
 
+from bqbuild.config.criteria import Definition
 from bqbuild.core.errors import Where
 from bqbuild.core.hashing import Digest, digest_bytes
 from bqbuild.core.records import Column, Node, NodeName, Part, Recipe, Table
@@ -71,7 +72,7 @@ class ProjectView(Protocol):
     @property
     def sample(self) -> int | None: ...
     @property
-    def selectors(self) -> Mapping[str, str]: ...
+    def selectors(self) -> Mapping[str, Definition]: ...
     @property
     def secrets(self) -> Redactor: ...
     @property

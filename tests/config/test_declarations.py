@@ -39,6 +39,19 @@ def test_the_small_project_is_read_whole(tmp_path: Path) -> None:
     assert project.selectors == {"questions": "kind:synthesize+"}
     assert project.warnings == ()
     assert set(project.files) == set(FILES)
+    assert {each.patch for each in project.nodes.values()} == {""}
+
+
+def test_selectors_may_be_written_as_in_dbts_file_of_selectors(tmp_path: Path) -> None:
+    listed = "name: a\nselectors:\n- {name: s, description: x, definition: {union: [{tag: a}, b]}}\n"
+    assert load(tmp_path, {"project/bqbuild.yml": listed + "vars: {min_words: 3}\n"}).selectors == {
+        "s": {"union": [{"tag": "a"}, "b"]}
+    }
+
+
+def test_a_model_knows_the_yaml_file_that_describes_it(tmp_path: Path) -> None:
+    described = {"models/extra.yml": "models: [{name: clean_notes, description: Notes.}]\n"}
+    assert node(tmp_path, "clean_notes", described).patch == "models/extra.yml"
 
 
 def test_config_in_sql_wins_over_yaml_and_yaml_over_the_folder(tmp_path: Path) -> None:

@@ -39,7 +39,11 @@ def test_the_lock_is_read(tmp_path: Path) -> None:
         ("nam: x\n", "project/bqbuild.yml:1:1: missing key 'name'"),
         ("name: x\nvarss: {}\n", "project/bqbuild.yml:2:1: unknown key 'varss' (did you mean 'vars'?)"),
         ("name: 'a b'\n", "project/bqbuild.yml:1:7: `name` must be"),
-        ("name: x\nselectors: {a: {b: c}}\n", "project/bqbuild.yml:2:16: `selectors.a` must be text, not a mapping"),
+        ("name: x\nselectors: {a: {tgs: c}}\n", "2:13: selector `a`: 'tgs:c': there is no selection method 'tgs'"),
+        ("name: x\nselectors: {a: 'tag:x @y+'}\n", "2:13: selector `a`: '@y+': `@` and a trailing `+`"),
+        ("name: x\nselectors:\n- {name: a, definition: 7}\n", "3:3: selector `a`: a selector is text or a mapping"),
+        ("name: x\nselectors: [{name: a}]\n", "an entry of a list of selectors has `name` and `definition`"),
+        ("name: x\nselectors: 7\n", "`selectors` must be a mapping"),
         ("name: x\nvars: {a: \"{{ env_var('NOPE') }}\"}\n", "the environment variable 'NOPE' is not set"),
     ],
 )

@@ -142,7 +142,7 @@ MEANINGS: Mapping[str, str] = {
     "ProfilesSpec.targets": "Targets by name.",
     "ProjectSpec.models": "Defaults of models by folder below `models/`.",
     "ProjectSpec.name": "",
-    "ProjectSpec.selectors": "Named selections: `selector:name`.",
+    "ProjectSpec.selectors": "Named selections, for `selector:name`: an expression, or dbt's long form.",
     "ProjectSpec.vars": "Variables for `var()`.",
     "ProjectSpec.version": "For people.",
     "PromptFrontMatter.description": "For people.",

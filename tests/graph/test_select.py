@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from bqbuild.config.specs import FilterSpec, SourceSpec, SqlSpec, SynthesizeSpec
@@ -21,6 +24,9 @@ def _node(spec: object, kind: str, path: str, parents: str = "") -> Node:
 def _sql(name: str, folder: str, parents: str, **settings: object) -> Node:
     spec = SqlSpec.model_validate({"name": name, "sql": "select 1", **settings})
     return _node(spec, "sql", f"models/{folder}{name}.sql", parents)
+
+
+PATCHES = {"stg_books": "models/schema.yml"}
 
 
 def _nodes() -> dict[NodeName, Node]:
@@ -49,15 +55,17 @@ def _nodes() -> dict[NodeName, Node]:
         ),
         _sql("report", "marts/", "kept stg_books"),
     ]
-    return {node.name: node for node in nodes}
+    return {node.name: replace(node, patch=PATCHES.get(node.name, "")) for node in nodes}
 
 
-def _select(*include: str, exclude: tuple[str, ...] = (), selectors: dict[str, str] | None = None) -> Selection:
+def _select(*include: str, exclude: tuple[str, ...] = (), selectors: dict[str, Any] | None = None) -> Selection:
     nodes = _nodes()
     return select(build_dag(nodes), nodes, include, exclude, selectors or {})
 
 
 ALL = "raw.books raw.notes seeds stg_books stg_notes questions kept report"
+
+MODELS = "seeds stg_books stg_notes questions kept report"
 
 CASES = [
     ("seeds", "seeds"),
@@ -66,15 +74,15 @@ CASES = [
     ("core.seeds", ""),
     ("marts", "seeds report"),
     ("marts.core", "seeds"),
-    ("shop", ALL),
-    ("shop.staging", "raw.books raw.notes stg_books stg_notes"),
+    ("shop", MODELS),
+    ("shop.staging", "stg_books stg_notes"),
     ("stg_*", "stg_books stg_notes"),
     ("stg_?ooks", "stg_books"),
     ("stg_[bn]o*", "stg_books stg_notes"),
     ("marts.*", "seeds report"),
     ("shop.*.core.*", "seeds"),
-    ("*", ALL),
-    ("raw.notes", "raw.notes"),
+    ("*", MODELS),
+    ("raw.notes", ""),
     ("fqn:seeds", "seeds"),
     ("path:models/staging", "raw.books raw.notes stg_books stg_notes"),
     ("path:models/staging/", "raw.books raw.notes stg_books stg_notes"),
@@ -99,7 +107,7 @@ CASES = [
     ("config.materialized:view", "stg_books"),
     ("config.materialized:v*", ""),
     ("config.meta.owner:ann", "stg_notes"),
-    ("config.meta.tier:1", "stg_notes"),
+    ("config.meta.tier:1", ""),
     ("config.tags:daily", "stg_notes"),
     ("config.volatile:False", "seeds stg_books stg_notes report"),
     ("config.from:seeds", "questions"),
@@ -119,7 +127,23 @@ CASES = [
     ("1+seeds+1", "seeds stg_books stg_notes questions"),
     ("+stg_notes+", "raw.notes stg_notes seeds questions kept report"),
     ("@stg_notes", ALL),
-    ("@raw.notes", ALL),
+    ("@source:raw.notes", ALL),
+    ("config:view", ""),
+    ("tag.x:staging", "stg_books stg_notes"),
+    ("package:this", ALL),
+    ("package:sh?p", ALL),
+    ("resource_type:source", "raw.books raw.notes"),
+    ("resource_type:model", MODELS),
+    ("resource_type:seed", ""),
+    ("exposure:x", ""),
+    ("metric:*", ""),
+    ("source:shop.raw.notes", "raw.notes"),
+    ("source:other.raw.*", ""),
+    ("stg*s", "stg_books stg_notes"),
+    ("path:models/schema.yml", "stg_books"),
+    ("path:models/*.yml", "questions kept stg_books"),
+    ("models.yml", ""),
+    ("selector:c*", "seeds questions"),
     ("@report", ALL),
     ("seeds stg_notes", "seeds stg_notes"),
     ("tag:staging,tag:daily", "stg_notes"),
@@ -179,11 +203,18 @@ def test_the_warning_offers_the_nearest_name(text: str, nearest: str) -> None:
     assert f"did you mean '{nearest}'?" in _select(text).warnings[0]
 
 
-def test_an_intersection_that_is_empty_though_its_parts_are_not_says_nothing() -> None:
-    assert _select("seeds,report") == Selection(())
+def test_an_intersection_that_is_empty_though_its_parts_are_not_says_so() -> None:
+    found = _select("seeds,report")
+    assert found == Selection((), ("'seeds,report' matches no model: its parts do, but have none in common",))
 
 
-@pytest.mark.parametrize("text", ["@seeds+", "@seeds+2", "colour:red", "config:view", "tag.x:y", "selector:none"])
+def test_the_name_of_a_source_is_no_model_and_the_warning_says_how_to_name_it() -> None:
+    assert "did you mean 'source:raw.notes'?" in _select("raw.notes+").warnings[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["@seeds+", "@seeds+2", "colour:red", "selector:none", "source:a.b.c.d", "resource_type:table"]
+)
 def test_what_the_grammar_forbids_is_an_error(text: str) -> None:
     with pytest.raises(UsageError):
         _select(text)
@@ -198,3 +229,61 @@ def test_an_unknown_method_offers_the_nearest() -> None:
 def test_selectors_that_name_each_other_are_shown_as_a_path() -> None:
     with pytest.raises(UsageError, match="a → b → a"):
         _select("selector:a", selectors={"a": "selector:b", "b": "selector:a"})
+
+
+LONG: list[tuple[str, Any, str]] = [
+    ("text", "+seeds,stg_* kept", "stg_books stg_notes kept"),
+    ("one pair", {"tag": "daily"}, "stg_notes"),
+    ("method and value", {"method": "tag", "value": "daily"}, "stg_notes"),
+    ("keys of a config", {"method": "config.meta.owner", "value": "ann"}, "stg_notes"),
+    ("numbers are compared as numbers", {"method": "config.meta.tier", "value": 1}, "stg_notes"),
+    ("parents", {"method": "fqn", "value": "seeds", "parents": True, "parents_depth": 1}, "seeds stg_books stg_notes"),
+    ("children", {"method": "fqn", "value": "seeds", "children": True, "children_depth": 1}, "seeds questions"),
+    ("all children", {"method": "fqn", "value": "seeds", "children": True}, "seeds questions kept report"),
+    ("a depth alone", {"method": "fqn", "value": "seeds", "parents_depth": 1}, "seeds"),
+    ("depth 0 is no limit", {"method": "fqn", "value": "kept", "children": True, "children_depth": 0}, "kept report"),
+    ("childrens_parents", {"method": "fqn", "value": "stg_notes", "childrens_parents": True}, ALL),
+    ("union", {"union": ["seeds", {"tag": "daily"}]}, "seeds stg_notes"),
+    ("intersection", {"intersection": [{"tag": "staging"}, {"tag": "daily"}]}, "stg_notes"),
+    ("exclude in a union", {"union": [{"tag": "staging"}, "kept", {"exclude": ["stg_books"]}]}, "stg_notes kept"),
+    ("exclude in an intersection", {"intersection": ["+report", "fqn:*", {"exclude": ["stg_*", "kept+"]}]},
+     "seeds questions"),
+    ("exclude of a criterion", {"method": "tag", "value": "staging", "exclude": [{"tag": "daily"}]}, "stg_books"),
+    ("nested", {"union": [{"intersection": [{"tag": "staging"}, {"union": [{"tag": "daily"}]}]}, "report"]},
+     "stg_notes report"),
+    ("another selector", {"union": [{"method": "selector", "value": "core"}, "report"]}, "seeds questions report"),
+    ("another selector with its parents", {"method": "selector", "value": "core", "parents": True},
+     "raw.books raw.notes stg_books stg_notes seeds questions"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("definition", "expected"), [case[1:] for case in LONG], ids=[case[0] for case in LONG])
+def test_a_selector_in_dbts_long_form_gives_what_dbt_gives(definition: object, expected: str) -> None:
+    found = _select("selector:it", selectors={"it": definition, "core": "seeds+1"})
+    assert set(found.names) == set(expected.split())
+
+
+@pytest.mark.parametrize(
+    ("definition", "message"),
+    [
+        ({"union": ["a"], "intersection": ["b"]}, "only one of `union` and `intersection`"),
+        ({"union": "a"}, "`union` takes a list"),
+        ({"union": []}, "names nothing"),
+        ({"union": ["a", {"exclude": ["b"]}, {"exclude": ["c"]}]}, "can have one `exclude`"),
+        ({"exclude": ["a"]}, "no selection method 'exclude'"),
+        ({"method": "tag"}, "no selection method 'method'"),
+        ({"method": "tag", "parents": True}, "has `method` and `value`"),
+        ({"method": "tag", "value": "x", "parent": True}, "unknown key 'parent'"),
+        ({"method": "tag", "value": "x", "parents": "yes"}, "true or false"),
+        ({"method": "tag", "value": "x", "parents": True, "parents_depth": "one"}, "a number of edges"),
+        ({"method": "tag", "value": "x", "children": True, "childrens_parents": True}, "do not go together"),
+        ({"colour": "red"}, "no selection method 'colour'"),
+        ("@x+", "do not go together"),
+        (["a"], "text or a mapping"),
+        (7, "text or a mapping"),
+    ],
+    ids=str,
+)
+def test_a_selector_that_cannot_be_read_is_an_error(definition: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        _select("selector:it", selectors={"it": definition})
