@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from bqbuild.core.errors import BuildError, Where
 from bqbuild.graph.predicates import parse_predicate
-from bqbuild.nodes.query import first_line, hint_of, typed
+from bqbuild.nodes.query import SAME_EVERYWHERE, first_line, hint_of, typed
 
 
 class RowPredicate:
@@ -22,6 +22,7 @@ class RowPredicate:
         self._what = what or f"`{text}`"
         self._where = where
         self._connection = duckdb.connect(":memory:", config={"threads": 1})
+        self._connection.execute(f"{SAME_EVERYWHERE}; SET python_enable_replacements=false")
         self._connection.execute("SET enable_external_access=false; SET lock_configuration=true")
 
     def __enter__(self) -> RowPredicate:

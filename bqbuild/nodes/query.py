@@ -14,6 +14,9 @@ from bqbuild.store.types import columns_of
 
 MEMORY_LIMIT = "2GB"
 
+SAME_EVERYWHERE = "SET TimeZone = 'UTC'; SET Calendar = 'gregorian'"
+"""What DuckDB would take from the machine: rows must not depend on where they are looked at."""
+
 
 @dataclass(slots=True)
 class Stream:
@@ -43,7 +46,7 @@ def query(sql: str, streams: Mapping[str, Stream], scratch: Path, *, what: str, 
     spill = scratch / "spill"
     spill.mkdir(parents=True, exist_ok=True)
     with duckdb.connect(":memory:", config={"temp_directory": str(spill), "memory_limit": MEMORY_LIMIT}) as connection:
-        connection.execute("SET python_enable_replacements=false; SET enable_external_access=false")
+        connection.execute(f"{SAME_EVERYWHERE}; SET python_enable_replacements=false; SET enable_external_access=false")
         connection.execute("SET lock_configuration=true")
         try:
             for name, stream in streams.items():

@@ -23,6 +23,7 @@ from bqbuild.core.records import ID, LINEAGE_COLUMNS, ROOTS, Column, Node, Table
 from bqbuild.graph.sql import CompiledSql, analyse_sql, body_place, place_in
 from bqbuild.graph.sql.ids import PLAIN_SCHEMA, ROW_ID, ROW_ROOTS, ROW_SCHEMA
 from bqbuild.nodes.base import BuildContext, Built
+from bqbuild.nodes.query import SAME_EVERYWHERE
 from bqbuild.store.types import arrow_type, schema_of
 
 BATCH_ROWS = 16384
@@ -144,7 +145,7 @@ def open_duckdb(spill: Path, *, memory: str | None = None) -> Iterator[duckdb.Du
     if memory is not None:
         config["memory_limit"] = memory
     with duckdb.connect(":memory:", config=config) as connection:
-        connection.execute("SET TimeZone = 'UTC'; SET Calendar = 'gregorian'; SET enable_progress_bar = false")
+        connection.execute(f"{SAME_EVERYWHERE}; SET enable_progress_bar = false")
         connection.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false")
         connection.execute("SET preserve_insertion_order = false; SET python_enable_replacements = false")
         yield connection

@@ -15,6 +15,7 @@ import orjson
 from bqbuild.core.errors import StoreError
 from bqbuild.core.hashing import digest, digest_file
 from bqbuild.core.records import LINEAGE_COLUMNS, ROOTS, Node, NodeName, Table
+from bqbuild.nodes.query import SAME_EVERYWHERE
 from bqbuild.run.artifacts import WAREHOUSE, write_json
 from bqbuild.run.session import Session
 from bqbuild.store.base import Pointer
@@ -35,6 +36,7 @@ def connect(session: Session, pointers: Mapping[NodeName, Pointer] | None = None
     """An in-memory database with the environment's models (or those given) as views, shut off from everything but
     the store."""
     connection = duckdb.connect(":memory:")
+    connection.execute(SAME_EVERYWHERE)
     views = _views(session, session.pointers() if pointers is None else pointers)
     _change_views(connection, "main", views, {})
     connection.execute("SET allowed_directories = $1", [[str(session.project.store_path)]])

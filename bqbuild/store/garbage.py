@@ -219,7 +219,9 @@ class LocalGarbage:
                 if name in reached:
                     continue
                 for path in paths:
-                    if path.exists() and not (path.name.startswith("lease-") and not _is_free(path)):
+                    if path.name.startswith("lease-"):
+                        _remove_free(path)
+                    elif path.exists():
                         path.rename(trash / f"{uuid4().hex[:8]}-{path.name}")
 
     def _used_calls(self, reached: set[str], traces: dict[Digest, Trace | None]) -> set[bytes] | None:
@@ -243,9 +245,15 @@ def _written(path: Path) -> float:
     return max([path.stat().st_mtime, *(each.stat().st_mtime for each in path.rglob("*"))])
 
 
-def _is_free(path: Path) -> bool:
-    with path.open("rb") as file:
-        return try_lock(file.fileno())
+def _remove_free(path: Path) -> None:
+    """Remove the lock file of a lease, holding it: whoever takes it at this moment finds that it is gone, and makes
+    another."""
+    try:
+        with path.open("rb") as file:
+            if try_lock(file.fileno()):
+                path.unlink(missing_ok=True)
+    except FileNotFoundError:
+        return
 
 
 def _pile(sort: str, sizes: list[int]) -> Pile:
