@@ -76,7 +76,8 @@ def parse_criterion(text: str) -> Criterion:
     assert match is not None, "every part of the pattern is optional"
     method, value, down = match["method"], match["value"], match["down"]
     name, keys = _method(method if method is not None else _default_method(value), text)
-    return _checked(Criterion(text, name, keys, value, bool(match["at"]), _depth(match["up"]), _depth(down)))
+    _check_operators(text, bool(match["at"]), down is not None)
+    return Criterion(text, name, keys, value, bool(match["at"]), _depth(match["up"]), _depth(down))
 
 
 def _intersection(text: str) -> Criterion | Combined:
@@ -84,12 +85,9 @@ def _intersection(text: str) -> Criterion | Combined:
     return parts[0] if len(parts) == 1 else Combined(text, "intersection", parts)
 
 
-def _checked(criterion: Criterion) -> Criterion:
-    if criterion.at and criterion.down != 0:
-        raise UsageError(
-            f"'{criterion.text}': `@` and a trailing `+` do not go together", hint="`@m` already takes all children"
-        )
-    return criterion
+def _check_operators(text: str, at: bool, children: bool) -> None:
+    if at and children:
+        raise UsageError(f"'{text}': `@` and a trailing `+` do not go together", hint="`@m` already takes all children")
 
 
 def _method(written: str, text: str) -> tuple[str, tuple[str, ...]]:
@@ -131,17 +129,12 @@ def _group(definition: Mapping[str, Any], by: Any) -> Combined:
     """A `union` or `intersection`; an `exclude` in its list is taken away from the whole of it."""
     if others := definition.keys() - {by}:
         raise UsageError(f"`{by}` stands alone, not with {_listed(sorted(map(str, others)))}")
-    parts: list[Any] = []
-    excluded: list[Any] = []
-    for item in _items(definition, by):
-        if isinstance(item, Mapping) and "exclude" in item:
-            (parts if "method" in item else excluded).append(item)
-        else:
-            parts.append(item)
+    items = _items(definition, by)
+    # as in dbt, also where the item has a method of its own: that one then counts for nothing
+    excluded = [item for item in items if isinstance(item, Mapping) and "exclude" in item]
+    parts = [item for item in items if item not in excluded]
     if len(excluded) > 1:
         raise UsageError(f"a `{by}` can have one `exclude`, and this has {len(excluded)}", hint="put them in one list")
-    if not parts:
-        raise UsageError(f"this `{by}` names nothing to select", hint="list what it takes")
     whole = Combined(_shown(definition), by, tuple(map(_definition, parts)))
     return _without(whole, excluded[0]) if excluded else whole
 
@@ -172,8 +165,11 @@ def _long_criterion(definition: Mapping[str, Any]) -> Criterion | Combined:
             raise UsageError(f"unknown key '{key}' in {_shown(definition)}", hint=hint)
     text = f"{known['method']}:{known['value']}"
     name, keys = _method(str(known["method"]), text)
-    up, down = _long_depth(known, "parents"), _long_depth(known, "children")
-    base = _checked(Criterion(text, name, keys, known["value"], _flag(known, "childrens_parents"), up, down))
+    at = _flag(known, "childrens_parents")
+    _check_operators(text, at, _flag(known, "children"))
+    base = Criterion(
+        text, name, keys, known["value"], at, _long_depth(known, "parents"), _long_depth(known, "children")
+    )
     return _without(base, known) if "exclude" in known else base
 
 

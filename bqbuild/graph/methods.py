@@ -84,10 +84,23 @@ def _fqn_matches(fqn: Sequence[str], value: str) -> bool:
 
 def _by_path(node: Node, criterion: Criterion) -> bool:
     """The file of a node, a folder that it is in, or the YAML file that describes it."""
-    pattern = PurePosixPath(str(criterion.value)).parts
+    pattern = _pattern(criterion)
     path = PurePosixPath(node.path)
     places = [path, *path.parents, *([PurePosixPath(node.patch)] if node.patch else [])]
-    return bool(pattern) and any(_glob_matches(place.parts, pattern) for place in places)
+    return any(_glob_matches(place.parts, pattern) for place in places)
+
+
+def _pattern(criterion: Criterion) -> tuple[str, ...]:
+    """The parts of a glob. What dbt ends at is an error here too: it cannot mean anything."""
+    value = str(criterion.value)
+    parts = PurePosixPath(value).parts
+    if not parts:
+        raise UsageError(f"'{criterion.text}': this names no path", hint="for example path:models/staging")
+    if value.startswith("/"):
+        raise UsageError(f"'{criterion.text}': paths start at the project's folder", hint="leave out the leading slash")
+    if any("**" in part and part != "**" for part in parts):
+        raise UsageError(f"'{criterion.text}': `**` stands for whole folders", hint="for example models/**/*.sql")
+    return parts
 
 
 def _glob_matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:

@@ -62,6 +62,8 @@ class _Chooser:
         sets = [self._chosen(each) for each in part.parts]
         if part.by == "union":
             return set().union(*sets)
+        if not sets:
+            return set()
         if part.by == "difference":
             return sets[0].difference(*sets[1:])
         names = set.intersection(*sets)

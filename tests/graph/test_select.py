@@ -213,7 +213,20 @@ def test_the_name_of_a_source_is_no_model_and_the_warning_says_how_to_name_it() 
 
 
 @pytest.mark.parametrize(
-    "text", ["@seeds+", "@seeds+2", "colour:red", "selector:none", "source:a.b.c.d", "resource_type:table"]
+    "text",
+    [
+        "@seeds+",
+        "@seeds+2",
+        "@seeds+0",
+        "colour:red",
+        "selector:none",
+        "source:a.b.c.d",
+        "resource_type:table",
+        "path:",
+        "path:.",
+        "/models",
+        "models/**x",
+    ],
 )
 def test_what_the_grammar_forbids_is_an_error(text: str) -> None:
     with pytest.raises(UsageError):
@@ -249,6 +262,9 @@ LONG: list[tuple[str, Any, str]] = [
     ("exclude in an intersection", {"intersection": ["+report", "fqn:*", {"exclude": ["stg_*", "kept+"]}]},
      "seeds questions"),
     ("exclude of a criterion", {"method": "tag", "value": "staging", "exclude": [{"tag": "daily"}]}, "stg_books"),
+    ("no parts", {"intersection": []}, ""),
+    ("exclude beside a method in a list",
+     {"union": [{"tag": "staging"}, {"method": "fqn", "value": "kept", "exclude": ["stg_books"]}]}, "stg_notes"),
     ("nested", {"union": [{"intersection": [{"tag": "staging"}, {"union": [{"tag": "daily"}]}]}, "report"]},
      "stg_notes report"),
     ("another selector", {"union": [{"method": "selector", "value": "core"}, "report"]}, "seeds questions report"),
@@ -268,7 +284,6 @@ def test_a_selector_in_dbts_long_form_gives_what_dbt_gives(definition: object, e
     [
         ({"union": ["a"], "intersection": ["b"]}, "only one of `union` and `intersection`"),
         ({"union": "a"}, "`union` takes a list"),
-        ({"union": []}, "names nothing"),
         ({"union": ["a", {"exclude": ["b"]}, {"exclude": ["c"]}]}, "can have one `exclude`"),
         ({"exclude": ["a"]}, "no selection method 'exclude'"),
         ({"method": "tag"}, "no selection method 'method'"),
