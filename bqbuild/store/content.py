@@ -46,6 +46,17 @@ class ContentFolders:
         self._verified: dict[Path, tuple[int, int, int]] = {}
         self._guard = threading.Lock()
 
+    def unmarked(self) -> ContentFolders:
+        """The same folders, for who holds the gate and says of nothing that it is in use."""
+        return ContentFolders(
+            self.root,
+            manifest=self.manifest,
+            what=self.what,
+            damaged=self.damaged,
+            locks=self.locks,
+            mark=lambda digests: None,
+        )
+
     def path(self, digest: Digest) -> Path:
         """Where the folder of this digest is, or would be."""
         return self.root / digest[:2] / digest

@@ -84,9 +84,12 @@ class LocalGarbage:
             lost = self.calls.survey(used, since) if used is not None else None
             if delete:
                 with gate(self._locks, exclusive=True):
-                    self._move(found, self._reach(self._roots(keep_runs), traces))
+                    reached = self._reach(self._roots(keep_runs), traces)
+                    self._move(found, reached)
                     if used is not None and lost is not None and lost.count:
-                        self.calls.delete(used, since, self._others())
+                        # a run may have begun and ended since: what it used stays
+                        late = self._used_calls(reached, self._traces()) or set()
+                        self.calls.delete(used | late, since, self._others())
                 for trash in self._trashes():
                     remove_tree(trash)
             return Garbage(

@@ -90,16 +90,19 @@ class LocalStore:
         from bqbuild.store.callgarbage import CallGarbage
         from bqbuild.store.garbage import LocalGarbage
 
-        work = self._session.folder
-        tables, folders = self._content
+        work, locks = self._session.folder, self._root / "leases"
+        # none of them marks what it reads: collecting holds the gate, and a mark would wait for it for ever
+        tables, folders = (each.unmarked() for each in self._content)
         return LocalGarbage(
             root=self._root,
             own=work,
             tables=tables,
             folders=folders,
-            reader=self.tables,
+            reader=LocalTables(tables, work),
             traces=self.traces,
-            environments=self.environments,
+            environments=LocalEnvironments(
+                self._root / "environments", scratch=work, locks=locks, mark=lambda digests: None
+            ),
             runs=self.runs,
             pins=self.pins,
             calls=CallGarbage(self._root / "calls", work),

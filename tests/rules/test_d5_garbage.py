@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,9 @@ import pytest
 from bqbuild.core.errors import StoreError
 from bqbuild.run.options import RunOptions
 from bqbuild.run.pinning import change_pins
-from bqbuild.store.base import DamagedError, Garbage
+from bqbuild.store.base import DamagedError, Garbage, Pile
+from bqbuild.store.callgarbage import CallGarbage
+from bqbuild.store.garbage import LocalGarbage
 from tests.llm_server import Fault
 from tests.space import Space, statuses
 
@@ -146,6 +150,33 @@ def test_d5_calls_go_only_when_asked_for_and_are_weighed(changed: Space) -> None
     changed.edit(LABEL, "How tricky", "How difficult")
     changed.run()
     assert changed.sent == 8
+
+
+@dataclass(frozen=True)
+class _Slow(CallGarbage):
+    """Between the look at calls and their removal there is time for something else."""
+
+    meanwhile: Callable[[], object] = list
+
+    def survey(self, used: Collection[bytes], since: float) -> Pile:
+        found = super().survey(used, since)
+        self.meanwhile()
+        return found
+
+
+def test_d5_calls_that_a_run_takes_up_meanwhile_are_kept(changed: Space) -> None:
+    def go_back() -> None:
+        changed.edit(LABEL, "How tricky", "How difficult")
+        changed.run()
+        assert changed.sent == 0
+
+    with changed.session() as session:
+        garbage = session.store.garbage
+        assert isinstance(garbage, LocalGarbage)
+        slow = _Slow(garbage.calls.folder, garbage.calls.scratch, go_back)
+        replace(garbage, calls=slow).collect(keep_runs=0, delete=True, calls=True)
+    changed.run(options=RunOptions(full_refresh=True))
+    assert changed.sent == 0
 
 
 def test_d5_calls_stay_while_others_use_the_store(changed: Space) -> None:
