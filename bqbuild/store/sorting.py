@@ -16,6 +16,7 @@ from bqbuild.store.disk import disk_errors
 
 IN_MEMORY_BYTES = 64 << 20
 SORT_MEMORY = "512MB"
+PIECE_ROWS = 1 << 14
 
 
 def sorted_tables(
@@ -28,8 +29,12 @@ def sorted_tables(
     """
     if _uncompressed_bytes(paths) <= in_memory_bytes:
         with disk_errors(scratch):
-            rows = pa.concat_tables(pq.read_table(path) for path in paths)
-        yield rows.take(pc.sort_indices(rows, [(ORDER, "ascending")])).drop_columns([ORDER])
+            # in one chunk: to take rows of many, Arrow copies all of them each time
+            rows = pa.concat_tables(pq.read_table(path) for path in paths).combine_chunks()
+        order = pc.sort_indices(rows, [(ORDER, "ascending")])
+        rows = rows.drop_columns([ORDER])
+        for start in range(0, len(order), PIECE_ROWS):
+            yield rows.take(order.slice(start, PIECE_ROWS))
     else:
         yield from _sorted_on_disk(paths, schema, scratch)
 
@@ -53,7 +58,7 @@ def _sorted_on_disk(paths: Sequence[Path], schema: pa.Schema, scratch: Path) -> 
     try:
         with duckdb.connect(config=options) as connection:
             files = connection.read_parquet([str(path) for path in paths])
-            for batch in files.order(ORDER).project(columns).to_arrow_reader(1 << 14):
+            for batch in files.order(ORDER).project(columns).to_arrow_reader(PIECE_ROWS):
                 yield pa.Table.from_batches([batch])
     except duckdb.Error as error:
         raise StoreError(

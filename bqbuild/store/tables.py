@@ -69,6 +69,7 @@ class LocalTables:
 
         Raises DamagedError, and StoreError for a column that is not there.
         """
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         from bqbuild.store.types import conformed, schema_of
@@ -78,8 +79,10 @@ class LocalTables:
         for path in self.files(table):
             with disk_errors(path), pq.ParquetFile(path) as parquet:
                 for group in range(parquet.num_row_groups):
-                    rows = parquet.read_row_group(group, columns=schema.names).select(schema.names)
-                    yield from conformed(rows, schema).to_batches(max_chunksize=BATCH_ROWS)
+                    # not the whole group: it may have 65,536 rows
+                    for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group], columns=schema.names):
+                        rows = pa.Table.from_batches([batch]).select(schema.names)
+                        yield from conformed(rows, schema).to_batches()
 
     def content_digest(self, table: Table, columns: Sequence[str]) -> Digest:
         """Digest of the multiset of the tuples of `columns`: independent of the order of rows and of columns; without
