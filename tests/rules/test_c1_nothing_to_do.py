@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from bqbuild.run.fingerprint import SETTLED_NS
 from tests.space import Space, statuses
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +46,11 @@ def settled(built: Space) -> Space:
     """The project built, and looked at by every command, from the command line."""
     for command in (["run"], ["plan"]):
         _command(built, *command)
+    # files that were just written are known by their content; once they have aged, that is noted, once
+    written = max(path.stat().st_ctime_ns for path in built.root.rglob("*") if ".bqbuild" not in path.parts)
+    while time.time_ns() - written <= SETTLED_NS:
+        _command(built, "ls")
+    _command(built, "ls")
     return built
 
 
