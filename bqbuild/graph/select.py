@@ -109,6 +109,10 @@ class _Chooser:
         text, value = f"'{criterion.text}' matches no model", str(criterion.value)
         if criterion.method == "fqn" and value and value in known_values(self.nodes, "source"):
             return f"{text}: it is a source; did you mean 'source:{value}'?"
+        if criterion.method == "fqn" and value in self.selectors:
+            return f"{text}: it is a selector; did you mean 'selector:{value}'?"
+        if criterion.method == "fqn" and {"+", "@"} & set(value):
+            return f"{text}: operators are +m, m+, 2+m, m+3 and @m"
         if criterion.method == "config" and not criterion.keys:
             return f"{text}: `config` needs a key, for example config.materialized:view"
         near = did_you_mean(value, list(known_values(self.nodes, criterion.method)))

@@ -208,6 +208,15 @@ def test_an_intersection_that_is_empty_though_its_parts_are_not_says_so() -> Non
     assert found == Selection((), ("'seeds,report' matches no model: its parts do, but have none in common",))
 
 
+def test_the_name_of_a_selector_is_no_model_and_the_warning_says_how_to_name_it() -> None:
+    assert "did you mean 'selector:core'?" in _select("core", selectors={"core": "seeds"}).warnings[0]
+
+
+@pytest.mark.parametrize("text", ["++seeds", "seeds+report", "@@seeds", "seeds++"])
+def test_the_warning_of_malformed_operators_names_the_right_ones(text: str) -> None:
+    assert _select(text).warnings == (f"'{text}' matches no model: operators are +m, m+, 2+m, m+3 and @m",)
+
+
 def test_the_name_of_a_source_is_no_model_and_the_warning_says_how_to_name_it() -> None:
     assert "did you mean 'source:raw.notes'?" in _select("raw.notes+").warnings[0]
 
