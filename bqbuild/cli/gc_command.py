@@ -80,7 +80,7 @@ def _show(settings: Settings, garbage: Garbage, deleted: bool) -> None:
                 {
                     "what": sort,
                     gone: f"{drop.count:,}" if drop else "0",
-                    "size": size(drop.bytes) if drop else "",
+                    "size": size(drop.bytes) if drop and drop.count else "",
                     "worth": f"${drop.cost:.6g}" if drop and drop.cost else "",
                     "kept": f"{keep.count:,}" if keep else "0",
                     "kept size": size(keep.bytes) if keep else "",
@@ -91,9 +91,13 @@ def _show(settings: Settings, garbage: Garbage, deleted: bool) -> None:
         settings.say(f"pinned: {name}")
     total = sum(pile.bytes for pile in dropped.values())
     left = sum(pile.bytes for pile in kept.values())
-    settings.say(f"{'Deleted' if deleted else 'Would delete'} {size(total)}; {size(left)} stay.")
+    if total:
+        settings.say(f"{'Deleted' if deleted else 'Would delete'} {size(total)}; {size(left)} stay.")
+    else:
+        settings.say(f"Nothing can go: all of the {size(left)} is in use.")
     if garbage.calls and garbage.calls.count:
         verb = "cost" if deleted else "would cost"
-        settings.say(f"The {garbage.calls.count:,} calls {verb} ${garbage.calls.cost:.6g} to buy again.")
+        calls = "1 call" if garbage.calls.count == 1 else f"{garbage.calls.count:,} calls"
+        settings.say(f"The {calls} {verb} ${garbage.calls.cost:.6g} to buy again.")
     if total and not deleted:
-        settings.say("`bqbuild gc --yes` deletes.")
+        settings.say(f"`bqbuild gc{' --calls' if garbage.calls is not None else ''} --yes` deletes.")

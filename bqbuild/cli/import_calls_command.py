@@ -44,8 +44,9 @@ def import_calls_command(
         if len(done.refused) > SHOWN:
             click.echo(f"… and {len(done.refused) - SHOWN} lines more; --json lists them", err=True)
         replaced = f"{done.replaced:,} replaced, " if done.replaced else ""
-        taken = f"{done.imported:,} calls imported, {replaced}{done.known:,} known already"
-        settings.say(f"{taken}, {len(done.refused):,} lines refused.")
+        calls = "1 call" if done.imported == 1 else f"{done.imported:,} calls"
+        lines = "1 line" if len(done.refused) == 1 else f"{len(done.refused):,} lines"
+        settings.say(f"{calls} imported, {replaced}{done.known:,} known already, {lines} refused.")
     return 1 if done.refused else 0
 
 

@@ -110,6 +110,21 @@ def _text(plan: Plan, show_all: bool) -> Iterator[str]:
         if step.action != "cached":
             yield from (f"       {click.style(_reason(reason), dim=True)}" for reason in step.reasons)
     yield _totals(plan)
+    if unbound := _unbound(plan):
+        yield click.style(unbound, dim=True)
+
+
+def _unbound(plan: Plan) -> str:
+    """Why tokens and cost have no bound, and what gives them one; empty where they have."""
+    names = [
+        f"`{step.name}`"
+        for step in plan.steps
+        if step.action != "cached" and step.new_calls.value and step.output_tokens.value is None
+    ]
+    if not names:
+        return ""
+    have = "has" if len(names) == 1 else "have"
+    return f"? and $?: {', '.join(names)} {have} no `max_tokens`; set it in `params` to bound tokens and cost"
 
 
 def _nothing(plan: Plan) -> str:
@@ -176,6 +191,9 @@ def _markdown(plan: Plan) -> Iterator[str]:
             tokens = f"{_amount(step.input_tokens)} → {_amount(step.output_tokens)}"
             figures = [_amount(step.new_calls), tokens, _money(step.cost)]
         yield f"| `{step.name}` | {step.kind} | {step.action} | {' | '.join([_amount(step.rows), *figures])} | {why} |"
+    if unbound := _unbound(plan):
+        yield ""
+        yield _in_markdown(unbound)
 
 
 def _in_markdown(text: str) -> str:

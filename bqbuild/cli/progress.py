@@ -156,7 +156,8 @@ class Display:
         line.append(f" {figures(result.counts)}")
         for side, rows in result.sides.items():
             if rows:
-                line.append(f" · {rows:,} {side}", style="yellow" if side == "errors" else "dim")
+                named = side.removesuffix("s") if rows == 1 else side
+                line.append(f" · {rows:,} {named}", style="yellow" if side == "errors" else "dim")
         return line.append(f" · {result.seconds:.1f} s", style="dim")
 
     def _running(self) -> Table:

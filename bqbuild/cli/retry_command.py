@@ -38,8 +38,10 @@ def retry_command(
             if as_json:
                 print_json(run_results(session, [], command="retry"))
             return 0
-        missing = f"{found.missing:,} rows without one"
-        settings.say(f"Asking again: {len(found.keys):,} calls with unusable answers, {missing}.")
+        calls, rows = len(found.keys), found.missing
+        unusable = "1 call with an unusable answer" if calls == 1 else f"{calls:,} calls with unusable answers"
+        missing = "1 row without an answer" if rows == 1 else f"{rows:,} rows without an answer"
+        settings.say(f"Asking again: {', '.join([unusable] * bool(calls) + [missing] * bool(rows))}.")
         given = RunOptions(retry=found.keys, **given_options(options))
         document = run_models(session, found.names, given, [display.listen], command="retry")
     if as_json:

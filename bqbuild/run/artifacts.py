@@ -21,6 +21,9 @@ from bqbuild.run.view import View
 
 WAREHOUSE = "warehouse.duckdb"
 
+WAREHOUSE_STAMP = ".warehouse"
+"""A file beside it that says what its views were made of; its time is when it was last found to be current."""
+
 SCHEMA_VERSION = 1
 """Of every artifact; a reader refuses what it does not know."""
 

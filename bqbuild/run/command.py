@@ -14,7 +14,7 @@ from bqbuild.run.eventlog import event_log
 from bqbuild.run.execute import run
 from bqbuild.run.options import RunOptions
 from bqbuild.run.session import Session
-from bqbuild.run.warehouse import is_current, write_warehouse
+from bqbuild.run.warehouse import is_current, note_current, write_warehouse
 from bqbuild.store.base import DamagedError
 
 FAILED = ("error", "partial", "skipped")
@@ -35,7 +35,9 @@ def run_models(
     document = run_results(session, results, tested, command=command)
     write_json(session.artifacts / "run_results.json", document)
     write_manifest(session, command)
-    if not is_current(session):
+    if is_current(session):
+        note_current(session)
+    else:
         _write_warehouse(session, names, options)
     is_good = not any(result.status in FAILED for result in results)
     return document | {"succeeded": is_good and not any(test.status == "fail" for test in tested)}

@@ -18,7 +18,8 @@ def change_pins(session: Session, pinned: Sequence[str], unpinned: Sequence[str]
     removed = [name if name in known else _full(session, name) for name in unpinned]
     for given, name in zip(unpinned, removed, strict=True):
         if name not in known:
-            hint = did_you_mean(given, known) or f"pins are {', '.join(sorted(known)) or 'none'}"
+            pins = f"pins are {', '.join(sorted(known))}" if known else "nothing is pinned"
+            hint = did_you_mean(given, known) or pins
             raise UsageError(f"there is no pin `{given}`", hint=hint)
     if added or removed:
         session.store.pins.change(added, removed)

@@ -16,7 +16,7 @@ from bqbuild.core.events import Counts, Event, Listener, NodeFinished, NodeResul
 from bqbuild.core.records import Node, NodeName, Table
 from bqbuild.plan.plan import Amount, Plan, Step
 from bqbuild.plan.rebuild import CACHED, Decision
-from bqbuild.run.artifacts import WAREHOUSE, run_results, write_json, write_manifest
+from bqbuild.run.artifacts import WAREHOUSE, WAREHOUSE_STAMP, run_results, write_json, write_manifest
 from bqbuild.run.contracts import check_contract
 from bqbuild.run.eventlog import event_log
 from bqbuild.run.options import RunOptions
@@ -33,7 +33,7 @@ def run_unchanged(
 ) -> dict[str, Any] | None:
     """What `run_models` does and returns where nothing has changed; None where something has, or may have."""
     began = time.monotonic()
-    if not _is_plain(options) or (options.tests and view.has_tests) or not (view.artifacts / WAREHOUSE).is_file():
+    if not _is_plain(options) or (options.tests and view.has_tests) or not _has_warehouse(view):
         return None
     state = State(view, pointers=view.pointers())
     settled = _settled(view, state, names)
@@ -85,6 +85,15 @@ def _settled(view: OutlineView, state: State, names: Sequence[NodeName]) -> list
     except (BqError, NotRememberedError):  # a run says what is wrong, if it is
         return None
     return None if state.moved else settled
+
+
+def _has_warehouse(view: OutlineView) -> bool:
+    """Whether `warehouse.duckdb` is there, and no pointer of the store moved since it was found to be current."""
+    try:
+        noted = (view.artifacts / WAREHOUSE_STAMP).stat().st_mtime_ns
+    except OSError:
+        return False
+    return (view.artifacts / WAREHOUSE).is_file() and view.store.environments.moved_at() <= noted
 
 
 def _is_plain(options: RunOptions) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,13 +17,13 @@ from bqbuild.core.errors import StoreError
 from bqbuild.core.hashing import digest, digest_file
 from bqbuild.core.records import LINEAGE_COLUMNS, ROOTS, Node, NodeName, Table
 from bqbuild.nodes.query import SAME_EVERYWHERE
-from bqbuild.run.artifacts import WAREHOUSE, write_json
+from bqbuild.run.artifacts import WAREHOUSE, WAREHOUSE_STAMP, write_json
 from bqbuild.run.session import Session
 from bqbuild.store.base import Pointer
 
 FILE = WAREHOUSE
 
-STAMP = ".warehouse"
+STAMP = WAREHOUSE_STAMP
 """A file beside it: the digest of what the views were made of, that of the database, and its views."""
 
 Views = dict[str, str]
@@ -55,6 +56,7 @@ def write_warehouse(session: Session) -> None:
     """Write `warehouse.duckdb`: the target's environment in `main`, every environment of the project in a schema of
     its own. It is replaced whole, so that a reader keeps the one it opened."""
     path = session.artifacts / FILE
+    _remove_leftovers(path)
     fresh = path.with_name(f".{FILE}.{os.getpid()}")
     environments = _environments(session)
     views = {schema: _views(session, pointers) for schema, pointers in environments.items()}
@@ -74,6 +76,30 @@ def write_warehouse(session: Session) -> None:
         raise StoreError(f"cannot write {FILE}: {error}", hint="free disk space, then run again") from error
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def note_current(session: Session) -> None:
+    """It was found to be current now: a run in which nothing changed compares times, and opens nothing."""
+    with contextlib.suppress(OSError):
+        os.utime(session.artifacts / STAMP)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed had begun."""
+    for left in path.parent.glob(f".{FILE}.*"):
+        pid = left.name.removeprefix(f".{FILE}.").partition(".")[0]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            left.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _copied(session: Session, views: Mapping[str, Views], fresh: Path) -> Mapping[str, Views]:

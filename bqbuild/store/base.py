@@ -188,6 +188,9 @@ class Environments(Protocol):
     def names(self) -> list[str]:
         """All environments of the store."""
 
+    def moved_at(self) -> int:
+        """When any pointer of the store moved last, in nanoseconds; 0 where none did."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:

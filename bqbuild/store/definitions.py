@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bqbuild.core.hashing import Digest
@@ -46,6 +46,16 @@ class LocalDefinitions:
             name: Part(Digest(entry["digest"]), entry["text"], entry["is_source"])
             for name, entry in body["parts"].items()
         }
+
+    def damaged(self) -> Iterator[tuple[Path, str]]:
+        """The files that are not what was written, and why. Raises StoreError."""
+        for path in sorted(self._root.glob("??/*.json")):
+            try:
+                body = read_checked(path)
+                if body is not None and body.get("recipe") != path.stem:
+                    raise ValueError("it belongs to another definition")
+            except ValueError as error:
+                yield path, str(error)
 
     def _path(self, recipe: Digest) -> Path:
         return self._root / recipe[:2] / f"{recipe}.json"

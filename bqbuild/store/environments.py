@@ -65,6 +65,10 @@ class LocalEnvironments:
             environment_name(path.relative_to(self._root).with_suffix("")) for path in self._root.glob("*/*.json")
         )
 
+    def moved_at(self) -> int:
+        """When any pointer of the store moved last, in nanoseconds; 0 where none did."""
+        return max((path.stat().st_mtime_ns for path in self._root.glob("*/*.json")), default=0)
+
     def path(self, environment: str) -> Path:
         """The file of an environment. Raises StoreError for what names none."""
         project, name = environment_parts(environment)

@@ -95,6 +95,21 @@ class LocalEpochs:
         finally:
             os.close(descriptor)
 
+    def repair(self) -> Iterator[tuple[Path, str]]:
+        """The files that are not what was written, and why. What only told how an attempt went is written anew: that
+        there was one still counts. Raises StoreError."""
+        numbers = {int(path.stem) for path in self._folder.glob("*.keys") if path.stem.isdigit()} | {*self._numbers()}
+        for number in sorted(numbers):
+            path = self._folder / f"{number:08}.json"
+            try:
+                if read_checked(path) is None:
+                    raise ValueError("it is missing")
+            except ValueError as error:
+                self._write(self._read(number) or _bare(number))
+                yield path, str(error)
+            if not self._keys(number)[1]:
+                yield path.with_suffix(".keys"), "a line of it is broken"
+
     def _numbers(self) -> list[int]:
         return [int(path.stem) for path in self._folder.glob("*.json") if path.stem.isdigit()]
 
@@ -103,7 +118,7 @@ class LocalEpochs:
         try:
             return read_checked(self._folder / f"{number:08}.json") or {}
         except ValueError:
-            return {"number": number, "since": number, "ended": True}
+            return _bare(number)
 
     def _write(self, document: Mapping[str, Any]) -> None:
         path = self._folder / f"{document['number']:08}.json"
@@ -165,6 +180,10 @@ class _Attempt:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def _bare(number: int) -> dict[str, Any]:
+    return {"number": number, "since": number, "ended": True}
 
 
 def _line(key: bytes) -> bytes:

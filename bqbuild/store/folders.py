@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,10 +14,15 @@ from bqbuild.core.errors import StoreError
 from bqbuild.core.hashing import Digest, digest
 from bqbuild.core.records import DataFile
 from bqbuild.store.content import ContentFolders, data_files, described, list_files, remove_tree
-from bqbuild.store.disk import disk_errors
+from bqbuild.store.disk import checked_json, disk_errors, read_checked, write_atomic
 
 FILES = "files"
 """The adopted folder is kept under this name, so that it holds the user's files and nothing else."""
+
+VERIFIED = "verified.json"
+"""Beside them: what the system said of the files when their checksums were compared last. A gigabyte takes seconds."""
+
+Stats = dict[str, list[int]]
 
 
 class LocalFolders:
@@ -43,15 +51,43 @@ class LocalFolders:
             remove_tree(staged)
 
     def find(self, digest: Digest) -> Path | None:
-        """The local folder, or None where it is not there; its files are verified once in a process.
+        """The local folder, or None where it is not there. Its files are compared with their checksums unless they
+        were before and have stayed as they are: the same names, sizes, times and inodes.
 
         Raises DamagedError.
         """
         manifest = self._folders.find(digest)
         if manifest is None:
             return None
-        self._folders.verify(digest, data_files(manifest))
+        files = data_files(manifest)
+        stats = self._stats(digest, files)
+        if stats is None or stats != self._verified(digest):
+            self._folders.verify(digest, files)
+            self._note(digest, stats)
         return self._folders.path(digest) / FILES
+
+    def _stats(self, digest: Digest, files: Iterable[DataFile]) -> Stats | None:
+        """What the system says of each file; None where one is missing."""
+        found: Stats = {}
+        for file in files:
+            try:
+                stat = os.stat(self._folders.path(digest) / file.name)
+            except OSError:
+                return None
+            found[file.name] = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        return found
+
+    def _verified(self, digest: Digest) -> Stats | None:
+        """What it said when they were verified last."""
+        try:
+            known = read_checked(self._folders.path(digest) / VERIFIED)
+        except (ValueError, StoreError):
+            return None
+        return None if known is None else known["files"]
+
+    def _note(self, digest: Digest, stats: Stats | None) -> None:
+        with contextlib.suppress(StoreError):  # a store that cannot be written is verified again each time
+            write_atomic(self._folders.path(digest) / VERIFIED, checked_json({"files": stats}), self._scratch)
 
 
 def _below(file: DataFile) -> DataFile:

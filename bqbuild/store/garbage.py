@@ -22,7 +22,7 @@ from bqbuild.store.callgarbage import CallGarbage
 from bqbuild.store.content import ContentFolders, remove_tree
 from bqbuild.store.disk import disk_errors, make_folder, try_lock
 from bqbuild.store.environments import LocalEnvironments
-from bqbuild.store.health import named_folders
+from bqbuild.store.health import is_digest, named_folders
 from bqbuild.store.inuse import gate, living, marked
 from bqbuild.store.pins import LocalPins
 from bqbuild.store.runs import LocalRuns
@@ -192,7 +192,7 @@ class LocalGarbage:
             for digest in folders.digests():
                 found.put(sort, digest, [folders.path(digest)], keep=digest in reached)
         for path in self._scratch.iterdir():
-            if not path.name.startswith("session-"):
+            if is_digest(path.name):  # a build's; others are of living processes, or where DuckDB spills to
                 done = traces.get(Digest(path.name))
                 is_resumable = not (done and done.complete) and time.time() - _written(path) < UNFINISHED_SECONDS
                 found.put("unfinished work", path.name, [path], keep=path.name in reached or is_resumable)

@@ -2,6 +2,8 @@
 
 tables, checkpoints   every file against its checksum; set aside, so that the next run makes them again
 traces                checksum and key; set aside, their nodes are built again from recorded calls
+definitions           checksum and name; set aside
+epochs                checksums; what is known of one goes on to count
 environments, runs    checksum and name; an environment goes back to where its last recorded run left it
 calls                 see callhealth.py; nothing is set aside unless the user pays for it
 """
@@ -18,8 +20,10 @@ from bqbuild.core.records import NodeName, Table, Trace
 from bqbuild.store.base import Damage, DamagedError, Pointer
 from bqbuild.store.callhealth import CallHealth
 from bqbuild.store.content import ContentFolders
+from bqbuild.store.definitions import LocalDefinitions
 from bqbuild.store.disk import disk_errors, make_folder
 from bqbuild.store.environments import LocalEnvironments
+from bqbuild.store.epochs import LocalEpochs
 from bqbuild.store.runs import LocalRuns, read_record
 from bqbuild.store.tables import LocalTables
 from bqbuild.store.traces import LocalTraces
@@ -64,6 +68,8 @@ class LocalHealth:
     traces: LocalTraces
     environments: LocalEnvironments
     runs: LocalRuns
+    definitions: LocalDefinitions
+    epochs: LocalEpochs
     calls: CallHealth
     damaged: Path
 
@@ -79,6 +85,7 @@ class LocalHealth:
             yield from self._check_content(self.folders, "checkpoint", known)
             yield from self._check_environments()
             yield from self._check_runs()
+            yield from self._check_small()
             yield from self._check_pointers(known)
             yield from self.calls.check(repay=repay)
 
@@ -152,6 +159,14 @@ class LocalHealth:
                 self._set_aside(path)
                 yield Damage("run", str(path), str(error), "set aside; the history lacks this run")
 
+    def _check_small(self) -> Iterator[Damage]:
+        """What only explanations read, and what tells of answers that were asked for again."""
+        for path, problem in self.definitions.damaged():
+            self._set_aside(path)
+            yield Damage("definition", str(path), problem, UNEXPLAINED)
+        for path, problem in self.epochs.repair():
+            yield Damage("epoch", str(path), problem, RENEWED)
+
     def _check_pointers(self, known: _Known) -> Iterator[Damage]:
         """What environments point to and is not there."""
         told = set(known.told)
@@ -190,6 +205,8 @@ class LocalHealth:
 
 
 UNLISTED = "set aside; `gc --calls` deletes no call until its build is made again (`run --full-refresh`)"
+UNEXPLAINED = "set aside; `plan` cannot say in detail what changed since then"
+RENEWED = "builds from before it are looked at again, and nothing is paid"
 FREE_MISSING = "the next run builds it again from recorded calls"
 TRAINED_MISSING = "only training again makes it anew, which `bqbuild run --repay` does"
 

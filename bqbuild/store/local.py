@@ -124,6 +124,8 @@ class LocalStore:
             traces=self.traces,
             environments=self.environments,
             runs=self.runs,
+            definitions=self.definitions,
+            epochs=self.epochs,
             calls=calls,
             damaged=damaged,
         )

@@ -65,3 +65,22 @@ def test_json_has_every_damage_and_the_totals(bqbuild: Bqbuild, built: Space) ->
     assert document.json()["succeeded"] is False
     assert bqbuild("fsck", "--repay").code == 1
     assert bqbuild("fsck").code == 0
+
+
+def test_definitions_and_epochs_are_looked_at(bqbuild: Bqbuild, built: Space, llm_server: LlmServer) -> None:
+    assert bqbuild("run", "--refresh-calls", "--select", "labelled").code == 0
+    definition = parts(built, "definitions/*/*.json")[0]
+    (epoch,) = parts(built, "calls/epochs/*.json")
+    for path in (definition, epoch):
+        flip(path)
+    done = bqbuild("fsck")
+    assert done.code == 1
+    assert str(definition) in done.out
+    assert str(epoch) in done.out
+    assert "1 definition, 1 epoch" in done.err
+    assert bqbuild("fsck").code == 0
+    llm_server.clear()
+    assert bqbuild("run").code == 0
+    assert not llm_server.requests
+    assert bqbuild("run", "--refresh-calls", "--select", "labelled").code == 0
+    assert len(parts(built, "calls/epochs/*.json")) == 2  # its number is not given again

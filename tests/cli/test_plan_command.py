@@ -49,6 +49,9 @@ def test_markdown_is_a_table_for_a_pull_request(bqbuild: Bqbuild, built: Space) 
     lines = bqbuild("plan", "--markdown").out.splitlines()
     assert lines[0].startswith("**1 build, 2 maybe, 2 cached")
     assert lines[2].startswith("| model | kind | action |")
+    assert (
+        lines[-1] == "? and $?: `answers`, `labelled` have no `max_tokens`; set it in `params` to bound tokens and cost"
+    )
     assert lines[4].startswith("| `answers` | refine | build |")
     assert "prompt `improve` changed" in lines[4]
 

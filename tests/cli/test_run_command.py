@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 
+import duckdb
 import pytest
 
 from tests.cli.conftest import Bqbuild
@@ -105,3 +108,17 @@ def test_every_run_leaves_a_log_of_events(bqbuild: Bqbuild, capitals: Space) -> 
     assert entries[-1]["statuses"] == {"notes": "success", "clean_notes": "success"}
     finished = [entry["result"]["name"] for entry in entries if entry["event"] == "NodeFinished"]
     assert finished == ["notes", "clean_notes"]
+
+
+def test_a_run_with_nothing_to_do_shows_what_others_moved_meanwhile(bqbuild: Bqbuild, built: Space) -> None:
+    assert bqbuild("run").code == 0
+    with built.session() as session:
+        session.store.environments.move("capitals/other", session.pointers())
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    left = built.root / ".bqbuild" / "dev" / f".warehouse.duckdb.{killed.pid}"
+    left.touch()
+    assert "Nothing to do" in bqbuild("run").err
+    with duckdb.connect(str(built.root / ".bqbuild" / "dev" / "warehouse.duckdb"), read_only=True) as connection:
+        assert connection.sql("select count(*) from other.kept").fetchall() == [(8,)]
+    assert not left.exists()

@@ -75,3 +75,19 @@ def test_a_damaged_file_is_named_and_the_folder_is_set_aside(
 def test_what_is_no_folder_is_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is not a folder"):
         store.folders.put(tmp_path / "nothing")
+
+
+def test_files_that_were_verified_and_stayed_as_they_are_are_not_read_again(
+    store: Store, reopen: Callable[[], Store], tmp_path: Path
+) -> None:
+    digest = store.folders.put(make_folder(tmp_path / "c", weights="w" * 100))
+    found = store.folders.find(digest)
+    assert found is not None
+    file = found / "weights"
+    stat = file.stat()
+    file.write_text("v" * 100)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as nothing but a broken disk would change it
+    assert reopen().folders.find(digest) == found
+    os.utime(file)
+    with pytest.raises(DamagedError, match="its checksum does not match"):
+        reopen().folders.find(digest)
