@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -82,11 +83,10 @@ class Trainings(Sweep):
     def _checkpoints(self) -> set[int]:
         """When the checkpoints of unfinished trainings were written."""
         found = set()
-        for path in self.store.rglob("state.pt"):
-            try:
-                found.add(path.stat().st_mtime_ns)
-            except FileNotFoundError:
-                continue
+        for folder, _, files in os.walk(self.store):  # unlike rglob, it does not mind folders that go meanwhile
+            if "state.pt" in files:
+                with suppress(FileNotFoundError):
+                    found.add(os.stat(os.path.join(folder, "state.pt")).st_mtime_ns)
         return found
 
     def _first_step(self) -> int:
