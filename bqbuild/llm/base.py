@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from bqbuild.config.specs import ConnectionSpec
+from bqbuild.core.batches import BatchBook
 from bqbuild.core.events import BatchProgress
-from bqbuild.core.records import BatchRecord, CallKey, ChatReply, ChatRequest
+from bqbuild.core.records import ChatReply, ChatRequest
 
 Warn = Callable[[str], None]
 Tell = Callable[[BatchProgress], None]
@@ -40,38 +39,6 @@ class ProviderKind(Protocol):
 
     def open(self, connection: ConnectionSpec, warn: Warn) -> Provider:
         """A provider ready to be asked."""
-
-
-class BatchBook(Protocol):
-    """The part of a store where batches are written down."""
-
-    @property
-    def scratch(self) -> Path:
-        """A folder for files on their way."""
-
-    def open(self) -> list[BatchRecord]:
-        """The batches whose answers are not all in the log."""
-
-    def find(self, token: str) -> BatchRecord | None:
-        """How far a batch has got, or None where it is done with."""
-
-    def plan(self, record: BatchRecord, calls: Iterable[tuple[CallKey, ChatRequest]]) -> None:
-        """Write down a batch that is about to be sent."""
-
-    def write(self, record: BatchRecord) -> None:
-        """Write down how far a batch has got."""
-
-    def calls(self, token: str) -> Iterator[tuple[CallKey, ChatRequest]]:
-        """The calls of a batch, in the order in which it was planned."""
-
-    def keys(self, token: str) -> list[CallKey]:
-        """The keys of these calls."""
-
-    def remove(self, token: str) -> None:
-        """Forget a batch."""
-
-    def hold(self, token: str = "") -> AbstractContextManager[bool]:
-        """Wait for the lease of a batch, or of planning, and hold it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,11 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from bqbuild.config.specs import ConnectionSpec, PriceSpec
+from bqbuild.core.batches import BatchBook
 from bqbuild.core.errors import BqError, ProviderError
 from bqbuild.core.hashing import digest
 from bqbuild.core.records import BatchRecord, CallKey, CallRecord, ChatReply, ChatRequest, Constraint
-from bqbuild.llm.base import BatchBook, Tell, Warn
+from bqbuild.llm.base import Tell, Warn
 from bqbuild.llm.batch_courier import Courier, NotSent
 from bqbuild.llm.batch_format import Problem, RemoteBatch, cancelled, request_line
 from bqbuild.llm.batch_http import BatchApi, Gone

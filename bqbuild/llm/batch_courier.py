@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from bqbuild.config.specs import ConnectionSpec
+from bqbuild.core.batches import BatchBook
 from bqbuild.core.errors import ProviderError, StoreError
 from bqbuild.core.events import BatchProgress
 from bqbuild.core.records import BatchRecord, CallKey, ChatReply, ChatRequest
-from bqbuild.llm.base import BatchBook, Tell
+from bqbuild.llm.base import Tell
 from bqbuild.llm.batch_format import ENDED, RemoteBatch, read_line
 from bqbuild.llm.batch_http import BatchApi, Gone
 from bqbuild.llm.connection import Pace

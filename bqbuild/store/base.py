@@ -9,9 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bqbuild.core.batches import BatchBook
 from bqbuild.core.errors import StoreError
 from bqbuild.core.hashing import Digest
-from bqbuild.core.records import BatchRecord, CallKey, CallRecord, ChatRequest, NodeName, Part, Table, Trace
+from bqbuild.core.records import CallKey, CallRecord, NodeName, Part, Table, Trace
 
 if TYPE_CHECKING:  # a command that reads no rows should not wait for it
     import pyarrow as pa
@@ -223,38 +224,6 @@ class Leases(Protocol):
         """Wait for the lease and hold it. The value is True where another run had to be waited for."""
 
 
-class Batches(Protocol):
-    """Batches of calls at a provider whose answers are not all in the log yet."""
-
-    @property
-    def scratch(self) -> Path:
-        """A folder for files on their way to and from a provider."""
-
-    def open(self) -> list[BatchRecord]:
-        """All of them, the oldest first."""
-
-    def find(self, token: str) -> BatchRecord | None:
-        """How far a batch has got, or None where it is done with."""
-
-    def plan(self, record: BatchRecord, calls: Iterable[tuple[CallKey, ChatRequest]]) -> None:
-        """Write down a batch that is about to be sent; for the holder of the lease of planning."""
-
-    def write(self, record: BatchRecord) -> None:
-        """Write down how far a batch has got."""
-
-    def calls(self, token: str) -> Iterator[tuple[CallKey, ChatRequest]]:
-        """The calls of a batch, in the order in which it was planned."""
-
-    def keys(self, token: str) -> list[CallKey]:
-        """The keys of these calls."""
-
-    def remove(self, token: str) -> None:
-        """Forget a batch: all that it answered is in the log."""
-
-    def hold(self, token: str = "") -> AbstractContextManager[bool]:
-        """Wait for the lease of a batch, or of planning where none is named, and hold it."""
-
-
 class Folders(Protocol):
     """Content-addressed folders of files: checkpoints, reports."""
 
@@ -323,7 +292,7 @@ class Store(Protocol):
     environments: Environments
     runs: Runs
     leases: Leases
-    batches: Batches
+    batches: BatchBook
     folders: Folders
     health: Health
     pins: Pins
